@@ -1,0 +1,1 @@
+"""Everything gptcli keeps on disk: projects, manifests, builds, shards, locks. No torch at module level."""

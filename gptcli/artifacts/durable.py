@@ -1,0 +1,87 @@
+"""Writes that survive a crash: a temporary name, fsync, rename, fsync of the directory.
+
+A reader therefore sees the old file, the new one or none, never half of one.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gptcli.errors import ResourceError
+
+PENDING = ".tmp"  # ends the name of a file that is still being written
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one JSON text of a value: sorted keys, no spaces, UTF-8, NaN refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex; reads in constant memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names in a directory last (a rename is durable only when its directory is)."""
+    fsync_file(path)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into a ResourceError that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(
+                f"no space left on the disk while writing {path}",
+                "free some space (gptcli checkpoint prune --dry-run shows what can go) and run the same command again",
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise ResourceError(f"cannot write {path}: {error.strerror}", "check the folder's permissions") from error
+        raise
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename within one directory and make the new name last."""
+    with disk_errors(target):
+        source.replace(target)
+        fsync_directory(target.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file atomically and durably; makes its directory if needed."""
+    pending = path.with_name(path.name + PENDING)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pending.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    replace(pending, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON with sorted keys and a closing newline."""
+    write_text(path, json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,0 +1,185 @@
+"""The manifest: what an artifact is, what it was made from, and the hash of every byte in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gptcli import __version__
+from gptcli.artifacts.durable import canonical_json, sha256_file, write_json
+from gptcli.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+FORMAT_VERSIONS = {
+    "corpus": 1,
+    "tokens": 1,
+    "run": 1,
+    "checkpoint": 1,
+    "evaluation": 1,
+    "export": 1,
+    "version": 1,
+}
+
+
+@dataclass(frozen=True)
+class Input:
+    """Another artifact, or a source the user named, that this one was made from."""
+
+    role: str
+    path: str
+    content_sha256: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """One raw file; re-hashed only when its bytes or mtime_ns differ from the record."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that a stage reads: the entries enter the content hash, the sources are the raw files behind them."""
+
+    entries: tuple[Input, ...] = ()
+    sources: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    path: str
+    bytes: int
+    sha256: str
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json. `content_sha256` covers kind, format_version, spec, files and the inputs' hashes;
+    `records` (times, memory, workers) is outside it."""
+
+    kind: str
+    format_version: int
+    gptcli_version: str
+    content_sha256: str
+    spec: dict[str, Any]
+    inputs: tuple[Input, ...]
+    files: tuple[FileEntry, ...]
+    stats: dict[str, Any]
+    records: dict[str, Any]
+
+    def sources(self) -> tuple[Source, ...]:
+        """The raw files recorded when this artifact was made."""
+        return tuple(Source(**entry) for entry in self.records.get("sources", []))
+
+    def total_bytes(self) -> int:
+        return sum(entry.bytes for entry in self.files)
+
+
+def content_sha256(kind: str, version: int, spec: dict[str, Any], files: tuple[FileEntry, ...], inputs: Inputs) -> str:
+    """SHA-256 of the canonical JSON of what decides an artifact's content."""
+    content = {
+        "kind": kind,
+        "format_version": version,
+        "spec": spec,
+        "files": [asdict(entry) for entry in files],
+        "inputs": [entry.content_sha256 for entry in inputs.entries],
+    }
+    return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+def make_manifest(
+    kind: str,
+    spec: dict[str, Any],
+    inputs: Inputs,
+    files: tuple[FileEntry, ...],
+    stats: dict[str, Any],
+    records: dict[str, Any],
+) -> Manifest:
+    version = FORMAT_VERSIONS[kind]
+    return Manifest(
+        kind=kind,
+        format_version=version,
+        gptcli_version=__version__,
+        content_sha256=content_sha256(kind, version, spec, files, inputs),
+        spec=spec,
+        inputs=inputs.entries,
+        files=files,
+        stats=stats,
+        records={**records, "sources": [asdict(source) for source in inputs.sources]} if inputs.sources else records,
+    )
+
+
+def list_files(directory: Path, rows: dict[str, int]) -> tuple[FileEntry, ...]:
+    """Every file below `directory` but the manifest, hashed, in the order of their names."""
+    found = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+    return tuple(
+        FileEntry(name, (directory / name).stat().st_size, sha256_file(directory / name), rows.get(name))
+        for name in found
+        if name != MANIFEST
+    )
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    write_json(directory / MANIFEST, asdict(manifest))
+
+
+def read_manifest(directory: Path, kind: str | None = None) -> Manifest:
+    """The manifest in `directory`.
+
+    Raises ArtifactError when there is none, when it can't be read, when it was written by a newer gptcli, or when
+    the artifact is of another kind.
+    """
+    path = directory / MANIFEST
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        manifest = Manifest(
+            **{
+                **raw,
+                "inputs": tuple(Input(**entry) for entry in raw["inputs"]),
+                "files": tuple(FileEntry(**entry) for entry in raw["files"]),
+            }
+        )
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ArtifactError(f"{directory} is no finished artifact: it has no {MANIFEST}", "gptcli status") from error
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}", "build the artifact again with --force") from error
+    if kind is not None and manifest.kind != kind:
+        raise ArtifactError(f"{directory} holds a {manifest.kind}, not a {kind}", "gptcli status")
+    if manifest.format_version > FORMAT_VERSIONS.get(manifest.kind, 0):
+        raise ArtifactError(
+            f"{directory} was written by gptcli {manifest.gptcli_version} in format {manifest.format_version}, "
+            f"newer than this gptcli {__version__} reads",
+            "pip install --upgrade gptcli",
+        )
+    return manifest
+
+
+def manifest_of(directory: Path) -> Manifest | None:
+    """The manifest in `directory`, or None when there is no finished artifact."""
+    return read_manifest(directory) if (directory / MANIFEST).is_file() else None
+
+
+def verify_files(directory: Path, manifest: Manifest) -> list[str]:
+    """What is wrong with an artifact's bytes, one line a file; an empty list when it is whole."""
+    problems = []
+    for entry in manifest.files:
+        path = directory / entry.path
+        if not path.is_file():
+            problems.append(f"{entry.path}: missing")
+        elif path.stat().st_size != entry.bytes:
+            problems.append(f"{entry.path}: {path.stat().st_size} bytes where the manifest has {entry.bytes}")
+        elif sha256_file(path) != entry.sha256:
+            problems.append(f"{entry.path}: its bytes do not match their SHA-256")
+    computed = content_sha256(
+        manifest.kind, manifest.format_version, manifest.spec, manifest.files, Inputs(manifest.inputs)
+    )
+    if computed != manifest.content_sha256:
+        problems.append(f"{MANIFEST}: content_sha256 does not match its own fields")
+    return problems

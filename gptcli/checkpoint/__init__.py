@@ -1,0 +1,1 @@
+"""gptcli checkpoint: list, show, verify, tag, alias and prune what training has saved."""

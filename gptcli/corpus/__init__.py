@@ -1,0 +1,1 @@
+"""corpus: any text to clean, deduplicated, split documents."""

@@ -1,0 +1,47 @@
+"""Documents by what they hold."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from gptcli.corpus.filters.verdict import Filter, Verdict
+
+
+class RegexFilter(Filter):
+    """Keep documents in which `keep` is found and `drop` is not (^ and $ match at every line)."""
+
+    name: Literal["regex"] = "regex"
+    keep: str = Field("", description="regular expression that must be found; empty: none")
+    drop: str = Field("", description="regular expression that must not be found; empty: none")
+
+    @field_validator("keep", "drop")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            _compiled(pattern)
+        except re.error as error:
+            raise ValueError(f"is no valid regular expression: {error}") from error
+        return pattern
+
+    @model_validator(mode="after")
+    def _does_something(self) -> RegexFilter:
+        if not self.keep and not self.drop:
+            raise ValueError('needs keep or drop, as in {name = "regex", drop = "lorem ipsum"}')
+        return self
+
+    def verdict(self, text: str) -> Verdict:
+        """The value is the character at which `drop` was found."""
+        if self.drop and (found := _compiled(self.drop).search(text)):
+            return Verdict(False, "drop_found", found.start())
+        if self.keep and not _compiled(self.keep).search(text):
+            return Verdict(False, "keep_not_found")
+        return Verdict(True)
+
+
+@lru_cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.MULTILINE)

@@ -1,0 +1,27 @@
+"""The contract of a filter: a pydantic model that holds its options and judges one text."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from gptcli.spec import Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether to keep a document, the rule that decided (a fixed word, no values), and what it measured."""
+
+    keep: bool
+    reason: str = ""
+    value: float = 0.0
+
+
+class Filter(Spec):
+    """Subclasses add `name: Literal["…"] = "…"` and their options; a verdict depends on the text alone."""
+
+    name: str
+
+    @abstractmethod
+    def verdict(self, text: str) -> Verdict:
+        """Judge one document's cleaned text."""

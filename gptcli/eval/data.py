@@ -1,0 +1,126 @@
+"""What is scored: text files, the documents of a split, held-out chats."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from gptcli.artifacts.manifest import manifest_of, read_manifest
+from gptcli.artifacts.project import Project
+from gptcli.artifacts.shards import open_shard, shard_paths
+from gptcli.artifacts.tokens import TokenStream
+from gptcli.errors import ArtifactError, SpecError
+from gptcli.eval.spec import EvalSpec
+from gptcli.job import Job
+from gptcli.records.chats import Chats, held_out
+from gptcli.records.opening import sniff
+from gptcli.records.sources import expand
+from gptcli.records.text import TextFile, separator_pattern
+from gptcli.scoring.chats import RenderedChat
+from gptcli.templates import ROLES, encode_chat
+from gptcli.tokenizer import Tokenizer
+
+TOO_LONG = "longer_than_the_context"
+UNKNOWN_ROLE = "unknown_role"
+
+
+def text_documents(spec: EvalSpec, job: Job) -> Iterator[str]:
+    """The first `limit` documents of the text sources; SpecError for a source that can't be read as text."""
+    return islice(_all_documents(spec, job), spec.limit or None)
+
+
+def _all_documents(spec: EvalSpec, job: Job) -> Iterator[str]:
+    try:
+        separator = separator_pattern(spec.separator)
+    except ValueError as error:
+        raise SpecError(
+            f"separator = {spec.separator!r} {error}", "none, line, blank_lines or an expression"
+        ) from error
+    for file in expand(spec.text, job.project.root):
+        if sniff(file.path, file.name).content == "binary":
+            raise SpecError(f"{file.name} holds no text", "score text files")
+        reader = TextFile(file.path, file.name, separator)
+        yield from (document.text for document in reader if not document.problem)
+        if reader.fault:
+            job.progress.warn(f"{file.name}: {reader.fault}; what could be read of it is scored")
+
+
+def text_stream(spec: EvalSpec, job: Job, tokenizer: Tokenizer) -> TokenStream:
+    """The text sources as one stream, encoded by the model's own tokenizer."""
+    ids: list[np.ndarray[tuple[int], np.dtype[np.uint32]]] = []
+    text_bytes = 0
+    for text in text_documents(spec, job):
+        job.stop.check()
+        ids.append(np.array(tokenizer.document(text), np.uint32))
+        text_bytes += len(text.encode())
+    whole = np.concatenate(ids) if ids else np.empty(0, np.uint32)
+    return TokenStream.of(whole, text_bytes, len(ids))
+
+
+def split_texts(project: Project, tokens: Path, split: str, limit: int) -> Iterator[str]:
+    """The texts behind the first `limit` documents of a split (0: all), from the corpus the tokens were made of.
+
+    Raises ArtifactError when that corpus is gone or has changed.
+    """
+    recorded = next((entry for entry in read_manifest(tokens, "tokens").inputs if entry.role == "corpus"), None)
+    corpus = project.path(recorded.path) if recorded else None
+    manifest = manifest_of(corpus) if corpus else None
+    if recorded is None or corpus is None or manifest is None:
+        raise ArtifactError(
+            f"the corpus behind {project.relative(tokens)} is gone, so there is no text to compress",
+            "make it again, or leave out --baselines",
+        )
+    if manifest.content_sha256 != recorded.content_sha256:
+        raise ArtifactError(
+            f"{recorded.path} has changed since {project.relative(tokens)} was made of it", "gptcli tokenize --update"
+        )
+    return islice(_column(corpus, split), limit or None)
+
+
+def _column(corpus: Path, split: str) -> Iterator[str]:
+    for path in shard_paths(corpus, split):
+        reader = open_shard(path)
+        for number in range(reader.num_record_batches):
+            yield from reader.get_batch(number).column("text").to_pylist()
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out chats as ids with their loss masks, and what was left out, by reason."""
+
+    rendered: list[RenderedChat]
+    left_out: dict[str, int]
+
+
+def held_out_chats(spec: EvalSpec, job: Job, tokenizer: Tokenizer, context: int) -> HeldOut:
+    """The chats whose question falls into the held-out share: those fine-tuning on the same sources doesn't see.
+
+    Raises SpecError when there is none.
+    """
+    chats = Chats(spec.chats, job.project.root)
+    rendered: list[RenderedChat] = []
+    left_out: Counter[str] = Counter()
+    for chat in chats:
+        if not held_out(chat.question, spec.val_share):
+            continue
+        if any(message.role not in ROLES for message in chat.messages):
+            left_out[UNKNOWN_ROLE] += 1
+            continue
+        ids, loss = encode_chat(tokenizer, [vars(message) for message in chat.messages])
+        if len(ids) > context:
+            left_out[TOO_LONG] += 1
+        else:
+            rendered.append((ids, loss))
+    for name, fault in chats.faults.items():
+        job.progress.warn(f"{name}: {fault}; what could be read of it is scored")
+    if not rendered:
+        raise SpecError(
+            f"no chat of {', '.join(spec.chats)} is held out with val_share = {spec.val_share}",
+            "raise val_share, or give more chats",
+        )
+    return HeldOut(rendered, dict(sorted((left_out + chats.left_out).items())))

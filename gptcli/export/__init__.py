@@ -1,0 +1,1 @@
+"""The export stage: a model as other programs open it."""

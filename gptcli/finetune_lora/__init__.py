@@ -1,0 +1,1 @@
+"""finetune-lora: chats on a frozen base, through low-rank updates."""

@@ -1,0 +1,113 @@
+"""Fine-tuning: a frozen base, low-rank updates, chats, and the same loop as pretraining."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gptcli.artifacts.locations import resolve_model
+from gptcli.artifacts.manifest import Manifest
+from gptcli.errors import SpecError
+from gptcli.finetune_lora.batches import ChatBatches
+from gptcli.finetune_lora.spec import FinetuneSpec
+from gptcli.job import Job
+from gptcli.models.load import load_model, save_adapter
+from gptcli.models.lora import LoraConfig, apply_lora, load_adapter_state_dict, trainable_parameters
+from gptcli.models.weights import read_tensors
+from gptcli.records.chats import Chats
+from gptcli.scoring.chats import score_chats
+from gptcli.scoring.rendering import render_chats
+from gptcli.tokenizer import Tokenizer
+from gptcli.training.batches import Batch
+from gptcli.training.checkpoints import Checkpoints
+from gptcli.training.loop import train
+from gptcli.training.loss import masked_cross_entropy
+from gptcli.training.optimizer import adamw_optimizers
+from gptcli.training.setup import Setup
+
+
+def run(spec: FinetuneSpec, job: Job) -> Manifest:
+    """Train the adapter runs/NAME to its last step; goes on where an earlier process stopped.
+
+    Raises SpecError when the chats leave nothing to learn from, and as training.loop.train does.
+    """
+    setup = Setup.of(spec, job.device, spec.sequences)
+    tuning = Tuning(spec, job, setup)
+    checkpoints = Checkpoints(job, spec.content(), spec.keep, lambda step: spec.is_due(spec.save_every, step))
+    checkpoints.begin()
+    trainable = trainable_parameters(tuning.module)
+    facts = {
+        "parameters": sum(parameter.numel() for parameter in tuning.module.parameters()),
+        "trainable_parameters": sum(parameter.numel() for parameter in trainable.values()),
+        "train_chats": len(tuning.chats.train),
+        "val_chats": len(tuning.chats.held_out),
+        "left_out": tuning.left_out,
+    }
+    return train(tuning, spec, setup, job, checkpoints, facts)
+
+
+class Tuning:
+    """A low-rank update of a base model learning to answer."""
+
+    def __init__(self, spec: FinetuneSpec, job: Job, setup: Setup) -> None:
+        self.spec, self.job, self.setup = spec, job, setup
+        self.base = resolve_model(job.project, spec.base).directory
+        self.tokenizer = Tokenizer.load(self.base)
+        chats = Chats(spec.chats, job.project.root)
+        self.chats = render_chats(chats, self.tokenizer, spec.seq_len, spec.val_share)
+        self.left_out = {**chats.left_out, **self.chats.left_out}
+        for name, fault in chats.faults.items():
+            job.progress.warn(f"{name}: {fault}; what could be read of it is used")
+        if not self.chats.train:
+            raise SpecError(
+                f"no chat in {', '.join(spec.chats)} is left to learn from", "use more chats or a longer seq_len"
+            )
+        self.data = ChatBatches(self.chats.train, spec.sequences, spec.seed)
+        self.module = load_model(self.base, device=setup.device)
+        if spec.seq_len > self.module.config.max_position_embeddings:
+            raise SpecError(
+                f"seq_len={spec.seq_len} is longer than the base's context of "
+                f"{self.module.config.max_position_embeddings} tokens",
+                f"--set seq_len={self.module.config.max_position_embeddings}",
+            )
+        rows = tuple(sorted(self.tokenizer.marker_ids.values())) if spec.train_markers else ()
+        self.lora = LoraConfig(spec.rank, spec.alpha, spec.dropout, tuple(spec.target_modules), rows)
+        apply_lora(self.module, self.lora, torch.Generator().manual_seed(spec.seed))
+        _keep_base_in(self.module, setup.dtype)
+        self.optimizers = adamw_optimizers(
+            trainable_parameters(self.module), spec.lr, spec.weight_decay, (spec.beta1, spec.beta2)
+        )
+
+    def batches(self, step: int, micro_batch_size: int) -> list[Batch]:
+        return self.data.step(step, micro_batch_size)
+
+    def loss(self, batch: Batch) -> Tensor:
+        hidden = self.module.hidden(batch.input_ids)
+        return masked_cross_entropy(hidden, self.module.head, batch.targets)
+
+    def validate(self) -> dict[str, float]:
+        score = score_chats(
+            self.module,
+            self.chats.held_out,
+            batch_tokens=self.setup.micro_batch_size * self.spec.seq_len,
+            device=self.setup.device,
+            dtype=self.setup.dtype,
+            check=self.job.stop.check,
+        )
+        return {"val_loss": round(score.loss, 6), "val_accuracy": round(score.accuracy, 6)} if score.tokens else {}
+
+    def write_model(self, directory: Path) -> None:
+        save_adapter(self.module, self.lora, self.job.project.relative(self.base), directory)
+        self.tokenizer.copy_to(directory, model_max_length=self.spec.seq_len)
+
+    def read_model(self, directory: Path) -> None:
+        load_adapter_state_dict(self.module, read_tensors(directory / "adapter_model.safetensors"))
+
+
+def _keep_base_in(module: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Hold the frozen matrices in the compute dtype: half the memory, and no cast in every step."""
+    for parameter in module.parameters():
+        if not parameter.requires_grad and parameter.ndim == 2:
+            parameter.data = parameter.data.to(dtype)

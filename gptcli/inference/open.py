@@ -1,0 +1,51 @@
+"""A model by name, ready to compute: full weights, or an adapter on its base."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from gptcli.artifacts.locations import ModelRef, resolve_model
+from gptcli.artifacts.project import Project
+from gptcli.inference.adapter_base import adapter_base
+from gptcli.models.llama import Llama
+from gptcli.models.load import load_adapter, load_model
+from gptcli.runtime.device import default_dtype
+from gptcli.tokenizer import MODEL_FILE, Tokenizer
+
+
+def open_model(
+    project: Project, ref: str, device: torch.device, dtype: torch.dtype | None = None
+) -> tuple[Llama, Tokenizer, ModelRef]:
+    """Open a run's checkpoint, an adapter on its base, a version or a directory, in evaluation mode.
+
+    `dtype` is the base weights' (default: float32 on a CPU, elsewhere what the device is fast in); an adapter's
+    stay float32. Raises ArtifactError when something is missing, damaged or does not fit.
+    """
+    found = resolve_model(project, ref)
+    dtype = dtype or (torch.float32 if device.type == "cpu" else default_dtype(device))
+    if found.kind != "adapter":
+        return load_model(found.directory, device=device, dtype=dtype), Tokenizer.load(found.directory), found
+    base = adapter_base(project, found.directory)
+    model = load_model(base, device=device, dtype=dtype)
+    load_adapter(model, found.directory)
+    return model, Tokenizer.load(_tokenizer_home(found.directory, base)), found
+
+
+def answers_chat(found: ModelRef, tokenizer: Tokenizer) -> bool:
+    """Whether the model was tuned to take turns: an adapter was; else generation must be set to end at end-of-turn."""
+    if found.kind == "adapter":
+        return True
+    try:
+        raw = json.loads((found.directory / "generation_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    stops = raw.get("eos_token_id")
+    stops = stops if isinstance(stops, list) else [stops]
+    return bool(tokenizer.marker_ids) and tokenizer.eot_id in stops
+
+
+def _tokenizer_home(adapter: Path, base: Path) -> Path:
+    return adapter if (adapter / MODEL_FILE).is_file() else base

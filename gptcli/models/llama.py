@@ -1,0 +1,262 @@
+"""The Llama family: one decoder that covers Hugging Face's `llama`, `mistral`, `qwen2` and `qwen3`.
+
+RMSNorm (Zhang & Sennrich 2019), rotary positions (Su et al. 2021) in Hugging Face's half-rotated layout,
+grouped-query attention (Ainslie et al. 2023), SwiGLU (Shazeer 2020). Attribute names are Hugging Face's, so
+`state_dict()` has exactly the tensor names of a Hugging Face checkpoint.
+
+Shapes: B sequences, T tokens, H hidden_size, V vocab_size, N heads, K key/value heads, D head_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gptcli.errors import SpecError
+from gptcli.models.config import LlamaConfig
+
+__all__ = ["KeyValues", "Llama", "LlamaConfig"]
+
+
+class KeyValues(Protocol):
+    """What attention asks of a key/value cache; inference/cache.py has the implementation."""
+
+    def extend(
+        self, layer: int, keys: Tensor, values: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Store [B,K,T,D] keys and values at `positions` [B,T].
+
+        Returns all keys and values to attend to [B,K,S,D], and the mask [B,1,T,S] (None: plain causal over T).
+        """
+        ...
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) · weight over the last dimension, computed in fp32."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+
+
+class Rotary(nn.Module):
+    """Tables of cos and sin, [max_positions, D/2], fp32 whatever the model is cast to."""
+
+    def __init__(self, head_dim: int, theta: float, max_positions: int) -> None:
+        super().__init__()
+        self.head_dim, self.theta, self.max_positions = head_dim, theta, max_positions
+        self.cos: Tensor
+        self.sin: Tensor
+        self._fill(torch.device("cpu"))
+
+    def _fill(self, device: torch.device) -> None:
+        # Always computed on the CPU: every device then rotates by the same table.
+        exponents = torch.arange(0, self.head_dim, 2, dtype=torch.int64, device="cpu").float() / self.head_dim
+        inverse = 1.0 / (self.theta**exponents)
+        phases = torch.outer(torch.arange(self.max_positions, dtype=torch.float32, device="cpu"), inverse)
+        self.register_buffer("cos", phases.cos().to(device), persistent=False)
+        self.register_buffer("sin", phases.sin().to(device), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Rotary:
+        # Module.to(bfloat16) would round the tables and to_empty() would leave them blank; both pass through here.
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._fill(self.cos.device)
+        return self
+
+    def forward(self, length: int, positions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """cos and sin, [1,1,T,D/2] for positions 0…T-1, or [B,1,T,D/2] for `positions` [B,T]."""
+        if length > self.max_positions:
+            raise SpecError(
+                f"a sequence of {length} tokens is longer than the model's max_position_embeddings={self.max_positions}"
+            )
+        if positions is None:
+            return self.cos[None, None, :length], self.sin[None, None, :length]
+        return self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs (x[i], x[i + D/2]) of [B,N,T,D] by the given phases.
+
+    The phases come from fp32 tables; the turn itself is done in x's dtype, as transformers does it, which under
+    bf16 saves a round trip through fp32 in every layer.
+    """
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention of one layer, [B,T,H] to [B,T,H]."""
+
+    def __init__(self, config: LlamaConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_dim = config.head_dim
+        self.groups = config.num_attention_heads // config.num_key_value_heads
+        queries = config.num_attention_heads * config.head_dim
+        keys = config.num_key_value_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, queries, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, keys, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, keys, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(queries, config.hidden_size, bias=config.o_bias)
+        if config.qk_norm:
+            self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
+            self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
+        self.qk_norm = config.qk_norm
+
+    def forward(
+        self, x: Tensor, phases: tuple[Tensor, Tensor], positions: Tensor | None, cache: KeyValues | None
+    ) -> Tensor:
+        batch, length, _ = x.shape
+        q = self.q_proj(x).view(batch, length, -1, self.head_dim)
+        k = self.k_proj(x).view(batch, length, -1, self.head_dim)
+        v = self.v_proj(x).view(batch, length, -1, self.head_dim).transpose(1, 2)
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = rotate(q.transpose(1, 2), *phases), rotate(k.transpose(1, 2), *phases)
+        mask = None
+        if cache is not None and positions is not None:
+            k, v, mask = cache.extend(self.layer, k, v, positions)
+        grouped = self.groups > 1
+        if grouped and q.device.type == "cuda" and q.dtype == torch.float32:
+            # CUDA's fused kernels share keys among queries in half precision only; in fp32 the fallback is slower
+            # than a fused kernel on repeated keys.
+            k, v, grouped = k.repeat_interleave(self.groups, 1), v.repeat_interleave(self.groups, 1), False
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None and length > 1, enable_gqa=grouped
+        )
+        out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
+        return out
+
+
+class MLP(nn.Module):
+    """SwiGLU, [B,T,H] to [B,T,H]."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.gated_bias)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.gated_bias)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.gated_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class Block(nn.Module):
+    """One pre-norm decoder layer."""
+
+    def __init__(self, config: LlamaConfig, layer: int, dropout: float) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+        self.dropout = dropout
+
+    def forward(
+        self, x: Tensor, phases: tuple[Tensor, Tensor], positions: Tensor | None, cache: KeyValues | None
+    ) -> Tensor:
+        x = x + self._drop(self.self_attn(self.input_layernorm(x), phases, positions, cache))
+        return x + self._drop(self.mlp(self.post_attention_layernorm(x)))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+class TokenEmbedding(nn.Embedding):
+    """The input embedding, and, where weights are tied, the output head as well."""
+
+    def whole_weight(self) -> Tensor:
+        """The table [V,H] as the forward pass sees it."""
+        return self.weight
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[…,H] to […,V], for a tied head."""
+        return F.linear(hidden, self.weight)
+
+
+class OutputHead(nn.Linear):
+    """The untied output head, [V,H] without a bias."""
+
+    def whole_weight(self) -> Tensor:
+        """The matrix [V,H] as the forward pass sees it."""
+        return self.weight
+
+
+class Decoder(nn.Module):
+    """Embedding, layers and final norm: Hugging Face's inner `model`."""
+
+    def __init__(self, config: LlamaConfig, dropout: float) -> None:
+        super().__init__()
+        self.embed_tokens = TokenEmbedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, i, dropout) for i in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.rotary = Rotary(config.head_dim, config.rope_theta, config.max_position_embeddings)
+        self.dropout = dropout
+
+    def forward(self, input_ids: Tensor, positions: Tensor | None, cache: KeyValues | None) -> Tensor:
+        x = self.embed_tokens(input_ids)
+        if torch.is_autocast_enabled(x.device.type):  # or the whole residual stream would stay in the table's fp32
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        if self.dropout:
+            x = F.dropout(x, self.dropout, self.training)
+        phases = self.rotary(input_ids.shape[1], positions)
+        for block in self.layers:
+            x = block(x, phases, positions, cache)
+        out: Tensor = self.norm(x)
+        return out
+
+
+class Llama(nn.Module):
+    """A causal language model.
+
+    `dropout` is the share of values dropped, in training mode, after the embedding and on each layer's two
+    outputs; it belongs to the training, not to the model, so it is no part of the config.
+    """
+
+    def __init__(self, config: LlamaConfig, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config, dropout)
+        if not config.tie_word_embeddings:
+            self.lm_head = OutputHead(config.hidden_size, config.vocab_size, bias=False)
+
+    def hidden(self, input_ids: Tensor, positions: Tensor | None = None, cache: KeyValues | None = None) -> Tensor:
+        """Hidden states after the final norm, [B,T,H], of token ids [B,T].
+
+        `positions` [B,T] (default 0…T-1) turn the rotary phases; attention is causal over T. With a `cache`,
+        positions are needed, and attention sees what the cache holds before them too.
+        Raises SpecError when T exceeds max_position_embeddings.
+        """
+        out: Tensor = self.model(input_ids, positions, cache)
+        return out
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits […,V] of hidden states […,H]."""
+        if self.config.tie_word_embeddings:
+            return self.model.embed_tokens.logits(hidden)
+        out: Tensor = self.lm_head(hidden)
+        return out
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output matrix [V,H]: the embedding where tied, else lm_head's weight.
+
+        With trainable rows (models/lora.py) this is a whole copy with the rows in place, whose gradient is
+        dense; `head()` gives the same logits and touches the trained rows alone.
+        """
+        layer = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
+        return layer.whole_weight()
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Logits [B,T,V] of token ids [B,T]."""
+        return self.head(self.hidden(input_ids))

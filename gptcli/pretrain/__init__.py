@@ -1,0 +1,1 @@
+"""pretrain: a GPT from scratch on a tokens artifact."""

@@ -1,0 +1,1 @@
+"""Data files opened, decompressed and read as documents, rows or chats, each with path, line and byte offset."""

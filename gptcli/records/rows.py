@@ -1,0 +1,132 @@
+"""Rows of a JSON file: one object a line, or the items of one JSON array; each with its line and byte range."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from gptcli.records.decoding import Characters
+from gptcli.records.opening import CORRUPT, TRUNCATED
+from gptcli.records.text import EMPTY, LINE, Document, TextFile
+
+MAX_ROW_CHARS = 1 << 27  # a longer row is read past and counted
+BROKEN_LIST = "broken_list"  # fault of a JSON array that stops being JSON: what follows can't be told apart
+
+# Why a row is not to be kept; `Row.problem`, beside `text.TOO_LONG` and the faults of `opening`.
+NOT_JSON = "not_json"
+NOT_OBJECT = "not_object"
+
+_DECODER = json.JSONDecoder(parse_constant=lambda name: None)  # NaN and Infinity, which JSON has not, become null
+_OPENING, _COMMA = re.compile(r"\s*\[\s*"), re.compile(r"\s*,\s*")
+_NO_ITEM, _CLOSED = re.compile(r"\s*\[\s*\]"), re.compile(r"\s*\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One JSON object; with a `problem` it is to be counted under that name, and `value` is empty."""
+
+    value: dict[str, Any]
+    line: int  # from 1
+    offset: int  # bytes into the decompressed file
+    size: int  # bytes
+    invalid_bytes: int = 0  # replaced by U+FFFD
+    problem: str = ""
+
+
+class RowFile:
+    """The rows of one file, in order, to be iterated once, in memory bounded by one row and one block.
+
+    `is_list`: the file is one JSON array (of objects), not one object a line. Blank lines are no rows. `fault` and
+    what is raised: see `opening.Blocks`; a row that a TRUNCATED file ends in has that problem.
+    """
+
+    def __init__(self, path: Path, name: str, encoding: str = "utf-8", is_list: bool = False) -> None:
+        self._characters = Characters(path, name, encoding)
+        self._lines = None if is_list else TextFile(path, name, LINE, encoding, MAX_ROW_CHARS)
+        self._broken = False
+        self._offset, self._line = -1, 1  # where the next item of an array is looked for; -1 until the BOM is known
+
+    @property
+    def fault(self) -> str:
+        fault = self._characters.fault if self._lines is None else self._lines.fault
+        return fault or (BROKEN_LIST if self._broken else "")
+
+    def __iter__(self) -> Iterator[Row]:
+        held: Row | None = None  # a row that is no JSON may be the one a truncated file ends in
+        for row in self._items() if self._lines is None else map(_parse, self._filled(self._lines)):
+            if held is not None:
+                yield held
+            held = row if row.problem == NOT_JSON else None
+            if held is None:
+                yield row
+        if held is not None:
+            yield replace(held, problem=TRUNCATED) if self.fault == TRUNCATED else held
+
+    @staticmethod
+    def _filled(lines: TextFile) -> Iterator[Document]:
+        return (line for line in lines if line.problem not in ("", EMPTY) or line.text.strip())
+
+    def _items(self) -> Iterator[Row]:
+        """The items of one JSON array; `buffer[at:]` is read and not yet given."""
+        buffer, at, opened, wanted = "", 0, False, 0
+        for text, final in chain(((text, False) for text in self._characters), [("", True)]):
+            buffer, at = buffer[at:] + text, 0
+            if len(buffer) < wanted and not final:
+                continue  # an item longer than the buffer is tried again at twice the length
+            while (found := _next_item(buffer, at, opened, final)) is not None:
+                value, begin, end = found
+                yield self._item(buffer[at:begin], buffer[begin:end], value)
+                at, opened = end, True
+            if (_CLOSED if opened else _NO_ITEM).match(buffer, at):
+                return
+            wanted = 2 * (len(buffer) - at)
+            if wanted > 2 * MAX_ROW_CHARS:
+                break
+        self._broken = True
+        problem = CORRUPT if self.fault == CORRUPT else NOT_JSON
+        yield replace(self._item("", buffer[at:].rstrip(), {}), problem=problem)
+
+    def _item(self, before: str, text: str, value: Any) -> Row:
+        """The next item's row; `before` stands between the last one and it."""
+        if self._offset < 0:
+            self._offset = self._characters.decoder.bom_bytes
+        self._offset += self._characters.measure(before)
+        line = self._line + before.count("\n")
+        offset, size = self._offset, self._characters.measure(text)
+        cleaned, invalid = self._characters.decoder.clean(text)
+        self._offset, self._line = offset + size, line + text.count("\n")
+        return _row(_DECODER.decode(cleaned) if invalid and value else value, line, offset, size, invalid)
+
+
+def _next_item(buffer: str, at: int, opened: bool, final: bool) -> tuple[Any, int, int] | None:
+    """The next item of an array, where it begins and where it ends; None when there is none, or not yet."""
+    start = (_COMMA if opened else _OPENING).match(buffer, at)
+    if start is None:
+        return None
+    try:
+        value, end = _DECODER.raw_decode(buffer, start.end())
+    except (ValueError, RecursionError):
+        return None
+    # A number at the buffer's end may go on in the next block.
+    return (value, start.end(), end) if final or buffer[end : end + 1] else None
+
+
+def _parse(line: Document) -> Row:
+    if line.problem:
+        return Row({}, line.line, line.offset, line.size, problem=line.problem)
+    try:
+        value = _DECODER.decode(line.text)
+    except (ValueError, RecursionError):  # a number of too many digits, or brackets too deep, are no row either
+        return Row({}, line.line, line.offset, line.size, line.invalid_bytes, NOT_JSON)
+    return _row(value, line.line, line.offset, line.size, line.invalid_bytes)
+
+
+def _row(value: Any, line: int, offset: int, size: int, invalid_bytes: int) -> Row:
+    if isinstance(value, dict):
+        return Row(value, line, offset, size, invalid_bytes)
+    return Row({}, line, offset, size, invalid_bytes, NOT_OBJECT)

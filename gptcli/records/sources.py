@@ -1,0 +1,166 @@
+"""What a user typed as sources, made into files: files, folders, globs, `python:stdlib`; and their fingerprints."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptcli.artifacts.durable import canonical_json, sha256_file
+from gptcli.artifacts.manifest import Input, Source
+from gptcli.errors import SpecError
+from gptcli.records.opening import os_error
+from gptcli.records.stdlib import DOCSTRINGS, STDLIB, stdlib_files
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.]+:")
+_HASHERS = 4  # threads; hashing lets go of the interpreter's lock
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file to read: where it is, its name as the user would type it, and the typed source it came from."""
+
+    path: Path
+    name: str
+    source: str
+
+
+def expand(sources: Sequence[str], root: Path) -> list[SourceFile]:
+    """The files behind typed sources, in the order typed, sorted within a folder or glob.
+
+    Relative paths are taken from `root`. A folder is read recursively, hidden files and folders and links to folders
+    left out. Raises SpecError naming what is missing, empty, unreadable, no regular file, or of an unknown scheme.
+    """
+    if not sources:
+        raise SpecError("no sources are given", "name files, folders, globs or python:stdlib")
+    return [file for typed in sources for file in _expand_one(typed, root)]
+
+
+def _expand_one(typed: str, root: Path) -> list[SourceFile]:
+    try:
+        return _found(typed, root)
+    except OSError as error:
+        raise os_error(typed, error) from error
+    except (ValueError, RuntimeError) as error:  # a NUL in a path, a ~user there is not
+        raise SpecError(f"{typed!r} is no path: {error}", "check the path") from error
+
+
+def _found(typed: str, root: Path) -> list[SourceFile]:
+    if typed in (STDLIB, DOCSTRINGS):
+        return [SourceFile(path, f"{STDLIB}/{name}", typed) for name, path in stdlib_files()]
+    path = root / Path(typed).expanduser()
+    if path.is_dir():
+        return _folder(path, typed.rstrip("/") or "/", typed)
+    if not os.path.lexists(path):
+        if _SCHEME.match(typed):
+            raise SpecError(
+                f"{typed} is no source that can be read",
+                f"a source is a file, a folder, a glob or {STDLIB}; download it first",
+            )
+        if glob.has_magic(typed):
+            return _glob(typed, root)
+    _require_readable(path, typed)
+    return [SourceFile(path, _printable(typed), typed)]
+
+
+def _folder(folder: Path, name: str, typed: str) -> list[SourceFile]:
+    found: list[str] = []
+
+    def refuse(error: OSError) -> None:
+        inside = os.path.relpath(error.filename or folder, folder)
+        raise os_error(name if inside == "." else f"{name}/{inside}", error) from error
+
+    for directory, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [child for child in folders if not child.startswith(".")]
+        inside = Path(directory).relative_to(folder)
+        found += [(inside / child).as_posix() for child in files if not child.startswith(".")]
+    if not found:
+        raise SpecError(f"the folder {name} holds no files", "name a folder with files in it")
+    for child in found:
+        _require_readable(folder / child, f"{name}/{child}")
+    return [SourceFile(folder / child, _printable(f"{name}/{child}"), typed) for child in sorted(found)]
+
+
+def _glob(typed: str, root: Path) -> list[SourceFile]:
+    pattern = str(Path(typed).expanduser())
+    matches = sorted(glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207 (Path.glob: no absolute patterns)
+    _require_open_folders(pattern, root)
+    if not matches:
+        raise SpecError(f"no file matches {typed}", "check the pattern; it is taken from the project, ** goes deeper")
+    files: dict[str, SourceFile] = {}
+    for match in matches:
+        path = root / match
+        if not path.is_dir():
+            _require_readable(path, match)
+            files.setdefault(match, SourceFile(path, _printable(match), typed))
+        elif "**" not in typed:  # with ** its files match by themselves
+            files.update((file.name, file) for file in _folder(path, match.rstrip("/"), typed))
+    if not files:
+        raise SpecError(f"no file matches {typed}, only folders", "end the pattern with /*")
+    return [files[name] for name in sorted(files)]
+
+
+def _require_open_folders(pattern: str, root: Path) -> None:
+    """The glob module passes over folders it can't read; their files would be missing in silence."""
+    parts = Path(pattern).parts
+    for length in range(1, len(parts)):
+        prefix = f"{Path(*parts[:length])}/"
+        for folder in sorted(glob.glob(prefix, root_dir=root, recursive=True)):  # noqa: PTH207
+            if not os.access(root / folder, os.R_OK | os.X_OK):
+                raise SpecError(
+                    f"cannot read {folder.rstrip('/')}: permission denied", "check that this user may read it"
+                )
+
+
+def _require_readable(path: Path, name: str) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise os_error(name, error) from error
+    if not stat.S_ISREG(mode):
+        raise SpecError(f"{name} is no regular file", "sources are files that can be read twice")
+    if not os.access(path, os.R_OK):
+        raise SpecError(f"cannot read {name}: permission denied", "check that this user may read it")
+
+
+def _printable(name: str) -> str:
+    """A name that UTF-8 and JSON can hold, whatever bytes the file system has in it (`\\xff` for one that is none)."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def fingerprint(files: Iterable[SourceFile], previous: Sequence[Source] = ()) -> tuple[Source, ...]:
+    """Bytes, mtime_ns and SHA-256 of every file's raw bytes, each file once, in order.
+
+    A file is hashed only when its bytes or its mtime_ns differ from the `previous` record of the same name. Raises
+    SpecError when one can't be read.
+    """
+    known = {(source.path, source.bytes, source.mtime_ns): source.sha256 for source in previous}
+
+    def one(file: SourceFile) -> Source:
+        try:
+            found = file.path.stat()
+            key = (file.name, found.st_size, found.st_mtime_ns)
+            return Source(*key, known.get(key) or sha256_file(file.path))
+        except OSError as error:
+            raise os_error(file.name, error) from error
+
+    unique = list({file.name: file for file in files}.values())
+    with ThreadPoolExecutor(_HASHERS) as pool:
+        return tuple(pool.map(one, unique))
+
+
+def source_inputs(files: Sequence[SourceFile], sources: Sequence[Source], role: str = "source") -> tuple[Input, ...]:
+    """One manifest input for each typed source; its hash covers the names and bytes of its files, in order."""
+    hashes = {source.path: source.sha256 for source in sources}
+    by_source: dict[str, list[list[str]]] = {}
+    for file in files:
+        by_source.setdefault(file.source, []).append([file.name, hashes[file.name]])
+    return tuple(
+        Input(role, typed, hashlib.sha256(canonical_json(entries)).hexdigest()) for typed, entries in by_source.items()
+    )

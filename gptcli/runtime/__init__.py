@@ -1,0 +1,1 @@
+"""The machine beneath a stage: devices, precision, processes, signals."""

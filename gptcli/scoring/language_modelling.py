@@ -1,0 +1,193 @@
+"""Next-token scoring of a token stream: the one rule by which pretraining validates and eval measures.
+
+The documents of a split in order, concatenated to s[0], s[1], …; windows of seq_len inputs s[i:i+seq_len] with
+targets s[i+1:i+seq_len+1], i in steps of seq_len, the last window shorter. Neighbouring windows share one token, so
+each token but the first is predicted exactly once. A target equal to bos_id carries no loss and is not counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gptcli.artifacts.tokens import TokenStream
+
+# fp32 logits held at once, whatever the vocabulary or the batch: 8 MiB stays in a CPU's cache, 256 MiB fills a GPU.
+CPU_LOGITS = 1 << 21
+GPU_LOGITS = 1 << 26
+TOP = 5
+
+
+class LanguageModel(Protocol):
+    """What scoring asks of a model (models/llama.py has it)."""
+
+    training: bool
+
+    def hidden(self, input_ids: Tensor) -> Tensor:
+        """Hidden states [B,T,H] of token ids [B,T]."""
+        ...
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output matrix [V,H]."""
+        ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """The sum over predicted tokens: `nats` of negative log-likelihood, how many `tokens` were predicted, and how
+    many of them ranked first (`correct`) and among the first five (`correct_top5`). Scores add."""
+
+    nats: float = 0.0
+    tokens: int = 0
+    correct: int = 0
+    correct_top5: int = 0
+
+    def __add__(self, other: TokenScore) -> TokenScore:
+        return TokenScore(
+            self.nats + other.nats,
+            self.tokens + other.tokens,
+            self.correct + other.correct,
+            self.correct_top5 + other.correct_top5,
+        )
+
+    @property
+    def loss(self) -> float:
+        """Mean nats per token; NaN where nothing was predicted."""
+        return self.nats / self.tokens if self.tokens else math.nan
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss); infinity where that exceeds a float."""
+        return math.exp(self.loss) if not self.loss > 700 else math.inf
+
+    @property
+    def accuracy(self) -> float:
+        """Share of tokens whose highest logit was theirs."""
+        return self.correct / self.tokens if self.tokens else math.nan
+
+    @property
+    def top5_accuracy(self) -> float:
+        """Share of tokens whose logit was among the five highest."""
+        return self.correct_top5 / self.tokens if self.tokens else math.nan
+
+
+def bits_per_byte(score: TokenScore, text_bytes: int) -> float:
+    """Bits of text and end-of-document tokens over the UTF-8 bytes of the stored text; NaN for no bytes."""
+    return score.nats / math.log(2) / text_bytes if text_bytes else math.nan
+
+
+def count_windows(stream: TokenStream, seq_len: int) -> int:
+    """How many windows of `seq_len` inputs the stream makes."""
+    return max(math.ceil((len(stream) - 1) / seq_len), 0)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """Compute in `dtype` whatever the weights are kept in; fp32 leaves everything as it is."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+def score_stream(
+    model: LanguageModel,
+    stream: TokenStream,
+    *,
+    seq_len: int,
+    batch_size: int,
+    bos_id: int | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    limit_windows: int = 0,
+    check: Callable[[], None] | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> TokenScore:
+    """Score a stream by the module's rule.
+
+    `limit_windows`: only the first so many windows (0: all). `check` is called before each batch and may raise;
+    `advance` is called after it with the number of inputs done. Weights stay in their own dtype, arithmetic is done
+    in `dtype`, the log-sum-exp in fp32; windows are summed in fp64 and their sums added exactly, so batch_size moves
+    the figures by no more than the noise of the matrix products. The model is in eval mode meanwhile.
+    """
+    was_training = model.training
+    model.train(False)
+    nats: list[Tensor] = []
+    counts: list[Tensor] = []
+    try:
+        with torch.inference_mode(), autocast(device, dtype):
+            head = model.head_weight if dtype == torch.float32 else model.head_weight.to(dtype)
+            for rows in _batches(stream, seq_len, batch_size, limit_windows):
+                if check is not None:
+                    check()
+                ids = rows.to(device)
+                window_nats, window_counts = _score_batch(model, head, ids[:, :-1], ids[:, 1:], bos_id)
+                nats.append(window_nats)
+                counts.append(window_counts)
+                if advance is not None:
+                    advance(rows.shape[0] * (rows.shape[1] - 1))
+    finally:
+        model.train(was_training)
+    if not nats:
+        return TokenScore()
+    tokens, correct, correct_top5 = torch.stack([count.cpu() for count in counts]).sum(0).tolist()
+    return TokenScore(math.fsum(torch.cat([value.cpu() for value in nats]).tolist()), tokens, correct, correct_top5)
+
+
+def _batches(stream: TokenStream, seq_len: int, batch_size: int, limit: int) -> Iterator[Tensor]:
+    """Batches of windows with their last target, [b, seq_len + 1] int64; the short last window comes alone."""
+    windows = count_windows(stream, seq_len)
+    windows = min(windows, limit) if limit else windows
+    full = min(windows, max(len(stream) - 1, 0) // seq_len)
+    for first in range(0, full, batch_size):
+        count = min(batch_size, full - first)
+        ids = torch.from_numpy(stream.read(first * seq_len, (first + count) * seq_len + 1))
+        yield ids.unfold(0, seq_len + 1, seq_len)
+    if full < windows:
+        yield torch.from_numpy(stream.read(full * seq_len, len(stream)))[None]
+
+
+def _score_batch(
+    model: LanguageModel, head: Tensor, inputs: Tensor, targets: Tensor, bos_id: int | None
+) -> tuple[Tensor, Tensor]:
+    """Nats of each window [B] (fp64), and tokens, correct, correct in the top five [3] of the batch."""
+    hidden = model.hidden(inputs)
+    nats, ranks = token_scores(hidden.flatten(0, 1), head, targets.flatten())
+    counted = torch.ones_like(targets, dtype=torch.bool) if bos_id is None else targets != bos_id
+    nats = torch.where(counted, nats.view_as(targets), 0.0)
+    ranks = torch.where(counted, ranks.view_as(targets), TOP)
+    counts = torch.stack([counted.sum(), (ranks == 0).sum(), (ranks < TOP).sum()])
+    if nats.device.type == "mps":  # Metal has no fp64
+        nats = nats.cpu()
+    return nats.double().sum(1), counts
+
+
+def token_scores(hidden: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood (nats, fp32) and rank (0: the highest logit; exact below 5) of each target, both [N].
+
+    `hidden` [N,H], `head` [V,H], `targets` [N]. Logits are made for a few rows at a time, so [N,V] is never held
+    whole. Equal logits rank by token id, as argmax takes the first.
+    """
+    rows = max((CPU_LOGITS if hidden.device.type == "cpu" else GPU_LOGITS) // head.shape[0], 1)
+    parts = [
+        _chunk_scores(F.linear(part.to(head.dtype), head).float(), wanted)
+        for part, wanted in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
+    ]
+    return torch.cat([nats for nats, _ in parts]), torch.cat([ranks for _, ranks in parts])
+
+
+def _chunk_scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    nats = F.cross_entropy(logits, targets, reduction="none")
+    own = logits.gather(1, targets[:, None])
+    # Counted in fp32 (exact below 2^24): several times faster on a CPU than summing booleans.
+    ranks = (logits - own).gt_(0).sum(1).long()
+    near = (ranks < TOP).nonzero()[:, 0]  # ties matter here alone
+    ids = torch.arange(logits.shape[1], device=logits.device)
+    ties = (logits[near] == own[near]) & (ids < targets[near, None])
+    return nats, ranks.index_add(0, near, ties.sum(1))

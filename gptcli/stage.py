@@ -1,0 +1,239 @@
+"""The road every stage takes: resolve, compare with what stands, lock, run, report.
+
+A stage's spec.py defines STAGE, KIND, FOLDER, DEFAULT_NAME, SPEC, TRAINED, inputs(), disk_needed() and summary();
+its run.py defines run(spec, job) -> Manifest and is imported only when there is work.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from gptcli.artifacts.build import SPEC, partial_path, repair, touch
+from gptcli.artifacts.durable import PENDING
+from gptcli.artifacts.manifest import Input, Inputs, Manifest, manifest_of
+from gptcli.artifacts.project import Project
+from gptcli.console import Report, human_bytes, print_json, print_report, print_rows
+from gptcli.errors import ArtifactError, ResourceError
+from gptcli.job import Job
+from gptcli.options import OnDevice, Shared
+from gptcli.progress import Progress, Silent
+from gptcli.runtime.stop import Stop
+from gptcli.spec import Layer, Spec, nest, parse_setting, resolve
+
+
+class StageSpec(Protocol):
+    """What a stage's spec.py holds."""
+
+    STAGE: str  # the command and the recipe's table
+    KIND: str  # the manifest's kind
+    FOLDER: str  # the project's folder
+    DEFAULT_NAME: str
+    SPEC: type[Spec]
+    TRAINED: bool  # a run that took training is never deleted
+
+    def inputs(self, spec: Any, project: Project, previous: Manifest | None) -> Inputs: ...
+    def disk_needed(self, spec: Any, project: Project, inputs: Inputs) -> int: ...
+    def summary(self, stats: dict[str, Any]) -> list[tuple[str, str]]: ...
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What stands at a stage's place: the spec and inputs it was made from, and whether it is finished."""
+
+    manifest: Manifest | None = None
+    spec: dict[str, Any] | None = None
+    inputs: tuple[Input, ...] = ()
+    sources: dict[str, Any] = field(default_factory=dict)
+
+
+def execute(
+    stage: str, shared: Shared, words: dict[str, Any], name: str | None = None, defaults: dict[str, Any] | None = None
+) -> Report | None:
+    """Run a stage as its command line asks; prints and returns its report (None for a dry run).
+
+    `words`: the spec's keys that arguments and flags set (dotted keys allowed, None left out); `defaults`: values
+    that stand below the recipe's. Raises GptcliError of every kind.
+    """
+    module: Any = importlib.import_module(f"gptcli.{stage.replace('-', '_')}.spec")
+    project = Project.open(shared.project, shared.recipe)
+    name = name or shared.name or module.DEFAULT_NAME
+    spec, origins = resolve(module.SPEC, _layers(module, project, name, shared, words, defaults or {}))
+    place = project.place(module.FOLDER, name)
+    progress = Silent() if shared.quiet else Progress()
+    if shared.verbose and not shared.dry_run:
+        for key, value in _flat(spec):
+            progress.say(f"  {key} = {value!r}  ({origins.get(key, 'default')})")
+    if shared.dry_run:
+        _dry_run(module, project, spec, origins, place, shared)
+        return None
+    with project.lock(module.FOLDER, name):
+        repair(place)
+        standing = _standing(place)
+        inputs = module.inputs(spec, project, standing.manifest)
+        manifest = None
+        if standing.spec is not None and not shared.force:
+            manifest = _settle(module, standing, spec, inputs, place, shared)
+        title = f"{module.STAGE} {name}: done already"
+        if manifest is None:
+            manifest = _run(module, project, spec, inputs, name, place, shared, progress)
+            title = f"{module.STAGE} {name}: done in {manifest.records.get('seconds', 0):.1f} s"
+    report = Report(
+        title,
+        project.relative(place),
+        {"stage": module.STAGE, "name": name, "content_sha256": manifest.content_sha256, **manifest.stats},
+        module.summary(manifest.stats) + _memory_row(manifest),
+    )
+    print_report(report, shared.as_json)
+    return report
+
+
+def _memory_row(manifest: Manifest) -> list[tuple[str, str]]:
+    peak = manifest.records.get("peak_memory_bytes")
+    return [("peak memory", human_bytes(peak))] if peak else []
+
+
+def _layers(
+    module: StageSpec, project: Project, name: str, shared: Shared, words: dict[str, Any], defaults: dict[str, Any]
+) -> list[Layer]:
+    table = project.table(module.STAGE, name)
+    where = f"{project.recipe_path.name if project.recipe_path else 'recipe'} [{module.STAGE}.{name}]"
+    settings = nest(dict(parse_setting(text) for text in shared.settings or []))
+    layers: list[Layer] = [("default", nest(defaults)), (where, table), ("--set", settings), ("flag", nest(words))]
+    presets: dict[str, dict[str, Any]] = getattr(module, "PRESETS", {})
+    chosen = [values["preset"] for _, values in layers if values.get("preset")]
+    if chosen and chosen[-1] in presets:
+        layers.insert(1, (f"preset {chosen[-1]}", presets[chosen[-1]]))
+    return layers
+
+
+def _standing(place: Path) -> Standing:
+    manifest = manifest_of(place)
+    if manifest is not None:
+        return Standing(manifest, manifest.spec, manifest.inputs)
+    started = place / SPEC  # a run that has begun and not ended
+    if started.is_file():
+        try:
+            found = json.loads(started.read_text(encoding="utf-8"))
+            return Standing(None, found["spec"], tuple(Input(**entry) for entry in found["inputs"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{started} cannot be read: {error}", "start the run again with --force") from error
+    if place.exists() and any(not path.name.endswith(PENDING) for path in place.iterdir()):
+        raise ArtifactError(
+            f"{place} exists and is no gptcli artifact", "move it away, or choose another name with --name"
+        )
+    return Standing()
+
+
+def _settle(
+    module: StageSpec, standing: Standing, spec: Spec, inputs: Inputs, place: Path, shared: Shared
+) -> Manifest | None:
+    """The finished artifact when it is what is asked for; None when there is work; ArtifactError when it differs."""
+    differences = _differences(standing, spec, inputs)
+    if not differences:
+        if standing.manifest is not None:
+            touch(place)
+        return standing.manifest
+    if shared.update and not module.TRAINED:
+        return None
+    ways = ["--force (what stands is kept under another name)" if module.TRAINED else "--update or --force"]
+    shown = "; ".join(differences[:6]) + (f"; and {len(differences) - 6} more" if len(differences) > 6 else "")
+    raise ArtifactError(f"{place} was made otherwise: {shown}", f"rebuild it with {ways[0]}, or choose another --name")
+
+
+def _differences(standing: Standing, spec: Spec, inputs: Inputs) -> list[str]:
+    wanted = json.loads(json.dumps(spec.content()))
+    differences = [
+        f"{key} was {old!r}, now {new!r}"
+        for key in sorted({*(standing.spec or {}), *wanted})
+        if (old := (standing.spec or {}).get(key)) != (new := wanted.get(key))
+    ]
+    before = {(entry.role, entry.content_sha256) for entry in standing.inputs}
+    return (
+        differences
+        + [
+            f"{entry.role} {entry.path} has changed"
+            for entry in inputs.entries
+            if (entry.role, entry.content_sha256) not in before
+        ]
+        + ([] if len(standing.inputs) == len(inputs.entries) else ["the number of inputs has changed"])
+    )
+
+
+def _run(
+    module: StageSpec,
+    project: Project,
+    spec: Spec,
+    inputs: Inputs,
+    name: str,
+    place: Path,
+    shared: Shared,
+    progress: Progress,
+) -> Manifest:
+    need, free = module.disk_needed(spec, project, inputs), shutil.disk_usage(project.root).free
+    if need > free:
+        raise ResourceError(
+            f"{module.STAGE} {name} needs about {human_bytes(need)} of disk, {human_bytes(free)} are free",
+            "free some space, or point -C at another disk",
+        )
+    if shared.force:
+        _set_aside(module, place)
+    stop = Stop()
+    stop.install()
+    device = shared.device if isinstance(shared, OnDevice) else "cpu"
+    runner: Callable[[Any, Job], Manifest] = importlib.import_module(f"gptcli.{module.STAGE.replace('-', '_')}.run").run
+    return runner(spec, Job(project, name, place, inputs, progress, stop, device))
+
+
+def _set_aside(module: StageSpec, place: Path) -> None:
+    """--force: an interrupted build goes; a trained run is renamed to the first free NAME.N."""
+    shutil.rmtree(partial_path(place), ignore_errors=True)
+    if module.TRAINED and place.exists():
+        number = 1
+        while place.with_name(f"{place.name}.{number}").exists():
+            number += 1
+        place.rename(place.with_name(f"{place.name}.{number}"))
+
+
+def _flat(spec: Spec) -> list[tuple[str, Any]]:
+    return sorted(_walk(spec.model_dump(mode="json")))
+
+
+def _walk(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, item in value.items():
+        rows += _walk(item, f"{prefix}{key}.") if isinstance(item, dict) and item else [(prefix + key, item)]
+    return rows
+
+
+def _dry_run(
+    module: StageSpec, project: Project, spec: Spec, origins: dict[str, str], place: Path, shared: Shared
+) -> None:
+    standing = _standing(place)
+    try:
+        inputs, missing = module.inputs(spec, project, standing.manifest), ""
+    except ArtifactError as error:  # an earlier stage that has not run yet
+        inputs, missing = Inputs(), error.message
+    differences = _differences(standing, spec, inputs) if standing.spec is not None else []
+    if missing:
+        plan = f"cannot start yet: {missing}"
+    elif standing.spec is None:
+        plan = "would build"
+    elif differences:
+        plan = "differs: " + "; ".join(differences)
+    else:
+        plan = "done already" if standing.manifest is not None else "would go on with the interrupted run"
+    if shared.as_json:
+        origin = {key: origins.get(key, "default") for key, _ in _flat(spec)}
+        entries = [asdict(entry) for entry in inputs.entries]
+        place_text = project.relative(place)
+        print_json({"plan": plan, "path": place_text, "spec": spec.content(), "origins": origin, "inputs": entries})
+        return
+    print(f"{module.STAGE} → {project.relative(place)}: {plan}")
+    print_rows([(key, f"{value!r}  ({origins.get(key, 'default')})") for key, value in _flat(spec)])
+    print_rows([(entry.role, f"{entry.path}  {entry.content_sha256[:12]}") for entry in inputs.entries])

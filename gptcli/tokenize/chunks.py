@@ -1,0 +1,48 @@
+"""Text columns as bytes and cuts: how training counts and encoding looks up the same short strings only once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Bytes = npt.NDArray[np.uint8]
+Offsets = npt.NDArray[np.int64]
+Cuts = npt.NDArray[np.bool_]
+
+BATCH_BYTES = 4 << 20  # of text worked on at once: near the caches, and it bounds memory
+
+
+def text_bytes(texts: Any) -> tuple[Bytes, Offsets]:
+    """The UTF-8 bytes of a large_string array without nulls, end to end, and its len+1 offsets in them (no copy)."""
+    _, offset_buffer, data_buffer = texts.buffers()
+    offsets = np.frombuffer(offset_buffer, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    if data_buffer is None or not len(texts):
+        return np.empty(0, np.uint8), np.zeros(len(texts) + 1, np.int64)
+    return np.frombuffer(data_buffer, np.uint8)[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
+def chunk_codes(data: Bytes, cuts: Cuts) -> tuple[Any, Offsets]:
+    """The chunks between cuts, as an Arrow dictionary array of large_string, and their len+1 bounds.
+
+    `cuts[i]` cuts before byte i; there are len(data)+1 of them and both ends are cut always.
+    """
+    cuts[0] = cuts[-1] = True
+    bounds = np.flatnonzero(cuts).astype(np.int64)
+    buffers = [None, pa.py_buffer(bounds), pa.py_buffer(data)]
+    chunks = pa.Array.from_buffers(pa.large_utf8(), len(bounds) - 1, buffers)
+    return chunks.dictionary_encode(), bounds
+
+
+def slices(texts: Any, limit: int = BATCH_BYTES) -> Iterator[Any]:
+    """Slices of a large_string array that hold at most `limit` bytes each, or one document that is larger."""
+    _, offsets = text_bytes(texts)
+    start = 0
+    while start < len(texts):
+        end = int(np.searchsorted(offsets, offsets[start] + limit, side="right")) - 1
+        end = min(max(end, start + 1), len(texts))
+        yield texts.slice(start, end - start)
+        start = end

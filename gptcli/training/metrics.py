@@ -1,0 +1,67 @@
+"""What a run measured, a JSON line a row.
+
+metrics.jsonl holds only what is reproducible and is cut back to the checkpoint's step on resume; timings.jsonl
+(rates, memory, times) stays outside every hash.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from gptcli.artifacts.durable import disk_errors, write_text
+
+METRICS = "metrics.jsonl"
+TIMINGS = "timings.jsonl"
+
+
+class Metrics:
+    """The two logs of one run."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self.rows = read_rows(run / METRICS)
+
+    def cut(self, step: int) -> None:
+        """Forget every row after `step`; a last line that a kill cut short goes too."""
+        self.rows = [row for row in self.rows if row["step"] <= step]
+        text = "".join(_line(row) for row in self.rows)
+        path = self._run / METRICS
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Append reproducible rows; each has a `step`."""
+        self.rows += rows
+        self._append(METRICS, rows)
+
+    def time(self, **figures: Any) -> None:
+        """Append a row of figures that no two runs share."""
+        self._append(TIMINGS, [{"time": round(time.time(), 3), **figures}])
+
+    def validation(self) -> dict[int, dict[str, Any]]:
+        """The validation rows by step."""
+        return {row["step"]: row for row in self.rows if "val_loss" in row}
+
+    def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
+        with disk_errors(self._run / name), (self._run / name).open("a", encoding="utf-8") as file:
+            file.write("".join(_line(row) for row in rows))
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file; a last line that is not whole is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows

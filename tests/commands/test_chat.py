@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+
+from gptcli.artifacts.project import Project
+from gptcli.commands import conversation
+from gptcli.commands.conversation import Conversation, Wish, converse, run
+from gptcli.errors import ArtifactError, ResourceError, SpecError
+from gptcli.inference.open import open_model
+from gptcli.inference.sampling import GREEDY, Sampling
+from gptcli.options import PlaceAndDevice
+from gptcli.templates import encode_chat
+from gptcli.tokenizer import Tokenizer
+
+STORY = "Once upon a time, there was a little girl named Lily"
+
+
+@pytest.fixture
+def stories(data_dir, project) -> Project:
+    shutil.copytree(data_dir / "stories260K-hf", project.root / "stories")
+    return project
+
+
+@pytest.fixture
+def talk(stories):
+    """A conversation with the tiny story model; as a chat it has the plain-text template, eos ending a turn."""
+    model, tokenizer, _ = open_model(stories, "./stories", torch.device("cpu"))
+
+    def begin(turns: bool, **settings: object) -> Conversation:
+        return Conversation(
+            model, tokenizer, Sampling(**{"temperature": 0.0, "max_tokens": 12, **settings}), turns=turns
+        )
+
+    return begin
+
+
+def ask(project: Project, settings: Sampling = GREEDY, **wish: object) -> None:
+    shared = PlaceAndDevice(project=project.root, as_json=bool(wish.pop("as_json", False)))
+    run(shared, Wish(**{"model": "./stories", "prompt": None, "system": None, "turns": None, **wish}), settings)
+
+
+def test_one_prompt_goes_to_stdout_as_plain_completion(stories, capsys):
+    ask(stories, prompt="Once upon a time", settings=Sampling(temperature=0.0, max_tokens=20))
+    out = capsys.readouterr().out
+    assert STORY.startswith("Once upon a time" + out[:20]) and out.startswith(",") and out.endswith("\n")
+
+
+def test_a_pipe_is_the_prompt_and_json_one_object(stories, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Once upon a time\n"))
+    ask(stories, as_json=True, settings=Sampling(temperature=0.0, max_tokens=5))
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["tokens"] == 5 and STORY.startswith(answer["prompt"] + answer["text"])
+
+
+def test_the_history_is_what_the_next_turn_reads(talk, monkeypatch):
+    chat, prompts = talk(turns=True), []
+    generate = chat._session.generate
+    monkeypatch.setattr(
+        chat._session, "generate", lambda ids, *rest: (prompts.append(list(ids)), generate(ids, *rest))[1]
+    )
+    chat.system = "Be kind."
+    first = "".join(chat.say("Hello"))
+    "".join(chat.say("And then?"))
+    turns = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": first},
+        {"role": "user", "content": "And then?"},
+    ]
+    assert prompts[0] == encode_chat(chat.tokenizer, turns[:2], add_generation_prompt=True)[0]
+    assert prompts[1] == encode_chat(chat.tokenizer, turns, add_generation_prompt=True)[0]
+    chat.reset()
+    assert "".join(chat.say("Hello")) == first
+
+
+def test_when_the_positions_are_full_the_oldest_turns_go(talk):
+    chat = talk(turns=True, max_tokens=60)
+    for _ in range(6):
+        "".join(chat.say("Tell me more about the little girl and her mum. " * 2))
+    assert chat.forgotten > 0 and chat.messages[0]["role"] == "user"
+    assert len(chat.messages) + chat.forgotten == 12
+    with pytest.raises(SpecError, match="tokens"):
+        "".join(chat.say("word " * 600))
+    assert chat.messages == []
+
+
+def test_an_answer_cut_off_stays_in_the_history(talk):
+    chat = talk(turns=True, max_tokens=40)
+    answer = chat.say("Hello")
+    shown = next(answer) + next(answer)
+    answer.close()
+    assert chat.messages[-1] == {"role": "assistant", "content": shown}
+
+
+def test_generation_stops_at_the_end_of_a_turn(talk, monkeypatch):
+    chat = talk(turns=True, max_tokens=40)
+    free = "".join(chat.say("Hello"))
+    third = chat.tokenizer.encode(free)[3]
+    chat.reset()
+    chat._stops = {third}
+    assert len("".join(chat.say("Hello"))) < len(free)
+    assert chat.token_count <= 3
+    assert {chat.tokenizer.eot_id, chat.tokenizer.eos_id} <= talk(turns=True)._stops
+
+
+def test_the_terminal_knows_its_commands(talk, capsys):
+    lines = iter(["/help", "/reset", "/nonsense", "", "Once upon a time", "/exit"])
+    converse(talk(turns=False), "stories", read=lambda _: next(lines))
+    out = capsys.readouterr().out
+    assert conversation.HELP in out and "forgotten" in out and "unknown command /nonsense" in out
+    assert ", there was a l" in out
+
+
+def test_end_of_input_and_ctrl_c_end_it_quietly(talk, capsys):
+    for error in (EOFError, KeyboardInterrupt):
+
+        def read(_: str, error: type[BaseException] = error) -> str:
+            raise error
+
+        converse(talk(turns=True), "stories", read=read)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_what_cannot_be_is_refused(stories, monkeypatch):
+    with pytest.raises(SpecError, match="--system"):
+        ask(stories, prompt="x", system="Be kind.")
+    with pytest.raises(ArtifactError, match="no run nobody"):
+        ask(stories, model="nobody", prompt="x")
+    with pytest.raises(SpecError, match="tokens"):
+        ask(stories, prompt="word " * 600)
+    if not torch.cuda.is_available():
+        with pytest.raises(ResourceError):
+            run(PlaceAndDevice(project=stories.root, device="cuda"), Wish("./stories", "x", None, None), GREEDY)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    with pytest.raises(SpecError, match="--json"):
+        ask(stories, as_json=True)
+
+
+def test_a_model_without_markers_can_still_take_turns(stories, capsys):
+    ask(stories, prompt="Hello", turns=True, settings=Sampling(temperature=0.0, max_tokens=8))
+    assert capsys.readouterr().out.strip()
+    assert Tokenizer.load(stories.root / "stories").marker_ids == {}

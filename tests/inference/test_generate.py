@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gptcli.errors import SpecError
+from gptcli.inference.generate import Session, generate, generate_batch
+from gptcli.inference.sampling import GREEDY, Sampling
+from gptcli.models.init import init_weights
+from gptcli.models.llama import Llama, LlamaConfig
+from gptcli.models.load import load_model
+
+STORY = [403, 407, 261, 378, 432, 383, 286, 261, 376, 298, 315, 421, 395, 317, 426, 338, 401, 396, 267]
+
+
+@pytest.fixture(params=["qwen3", "llama"])
+def model(request) -> Llama:
+    config = LlamaConfig(request.param, 61, 32, 48, 3, 4, 2, 8, 300)
+    model = Llama(config).eval()
+    generator = torch.Generator().manual_seed(1)
+    init_weights(model, generator)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0.0, 0.4, generator=generator)
+    return model
+
+
+@torch.no_grad()
+def uncached(model: Llama, prompt: list[int], count: int) -> list[int]:
+    ids = list(prompt)
+    for _ in range(count):
+        ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+def greedy(count: int) -> Sampling:
+    return Sampling(temperature=0.0, max_tokens=count)
+
+
+def test_cached_equals_uncached(model):
+    prompt = [1, 17, 9, 33]
+    want = uncached(model, prompt, 270)  # past one doubling of the cache
+    assert list(generate(model, prompt, greedy(270))) == want
+
+
+def test_a_batch_of_unequal_prompts_equals_each_alone(model):
+    prompts = [[1, 17, 9, 33, 5, 6, 7], [1], [2, 40, 3]]
+    want = [uncached(model, prompt, 40) for prompt in prompts]
+    assert generate_batch(model, prompts, greedy(40)) == want
+    stop = want[2][10]
+    cut = [ids[: ids.index(stop)] if stop in ids else ids for ids in want]
+    assert len(cut[2]) <= 10
+    assert generate_batch(model, prompts, greedy(40), {stop}) == cut
+
+
+def test_a_session_reads_only_what_is_new(model):
+    session, read = Session(model), []
+    hidden = model.hidden
+    model.hidden = lambda ids, *rest: (read.append(ids.shape[1]), hidden(ids, *rest))[1]  # type: ignore[method-assign]
+    first = [1, 4, 5, 6, 7]
+    answer = list(session.generate(first, greedy(6)))
+    second = [*first, *answer, 9, 8]
+    read.clear()
+    got = list(session.generate(second, greedy(6)))
+    assert read[0] == 3  # the two new ids, and the last answered one, which nothing had followed
+    other = [1, 4, 50, 2]
+    read.clear()
+    got_other = list(session.generate(other, greedy(6)))
+    assert read[0] == 2
+    model.hidden = hidden  # type: ignore[method-assign]
+    assert got == uncached(model, second, 6)
+    assert got_other == uncached(model, other, 6)
+
+
+def test_generation_ends_at_a_stop_id_at_max_tokens_and_at_the_last_position(model):
+    free = uncached(model, [3, 4], 20)
+    stop = free[7]
+    assert list(generate(model, [3, 4], greedy(20), {stop})) == free[: free.index(stop)]
+    assert len(list(generate(model, [3, 4], greedy(5)))) == 5
+    assert len(list(generate(model, [3] * 290, greedy(50)))) == 10
+    assert [len(ids) for ids in generate_batch(model, [[3] * 290, [3]], greedy(50))] == [10, 50]
+
+
+def test_bad_prompts_are_refused(model):
+    for prompt in ([], [1] * 300):
+        with pytest.raises(SpecError):
+            list(generate(model, prompt, GREEDY))
+
+
+def test_a_seed_repeats_and_another_differs(model):
+    draws = [list(generate(model, [1], Sampling(temperature=1.5, max_tokens=30, seed=seed))) for seed in (7, 7, 8)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_a_trained_llama_tells_its_story(data_dir):
+    model = load_model(data_dir / "stories260K-hf")
+    assert list(generate(model, [1], greedy(len(STORY)))) == STORY
+    assert uncached(model, [1], len(STORY)) == STORY
