@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from typing import Any
 
-import click
 import typer
 
 from gptcli.checkpoint.command import checkpoint
@@ -16,7 +16,7 @@ from gptcli.commands.schema import schema
 from gptcli.commands.status import status
 from gptcli.console import print_error
 from gptcli.corpus.command import corpus
-from gptcli.errors import GptcliError, ResourceError
+from gptcli.errors import GptcliError, ResourceError, SpecError
 from gptcli.eval.command import evaluate
 from gptcli.export.command import export
 from gptcli.finetune_lora.command import finetune_lora
@@ -24,6 +24,7 @@ from gptcli.pretrain.command import pretrain
 from gptcli.tokenize.command import tokenize
 
 INTERRUPTED = 130  # what a shell reports after a second Ctrl-C
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # of click, or of the copy in newer Typers
 
 app = typer.Typer(
     name="gptcli",
@@ -64,14 +65,13 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        return app(standalone_mode=False) or 0
+        return app(prog_name="gptcli", standalone_mode=False) or 0
     except GptcliError as error:
         print_error(error.message, error.hint)
         return error.code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except UsageError as error:
+        return _usage(error)
+    except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our stdout has gone (gptcli … | head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,6 +81,15 @@ def _run() -> int:
         return ResourceError.code
     except Exception as error:
         return _unexpected(error)
+
+
+def _usage(error: Any) -> int:
+    text = error.format_message()
+    if text.startswith("Usage:"):  # no arguments at all
+        print(text, file=sys.stderr)
+    else:
+        print_error(text, f"{error.ctx.command_path if error.ctx else 'gptcli'} --help shows what there is")
+    return SpecError.code
 
 
 def _unexpected(error: Exception) -> int:

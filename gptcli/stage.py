@@ -63,8 +63,8 @@ def execute(
     module: Any = importlib.import_module(f"gptcli.{stage.replace('-', '_')}.spec")
     project = Project.open(shared.project, shared.recipe)
     name = name or shared.name or module.DEFAULT_NAME
-    spec, origins = resolve(module.SPEC, _layers(module, project, name, shared, words, defaults or {}))
     place = project.place(module.FOLDER, name)
+    spec, origins = resolve(module.SPEC, _layers(module, project, name, shared, words, defaults or {}))
     progress = Silent() if shared.quiet else Progress()
     if shared.verbose and not shared.dry_run:
         for key, value in _flat(spec):
@@ -123,7 +123,7 @@ def _standing(place: Path) -> Standing:
             return Standing(None, found["spec"], tuple(Input(**entry) for entry in found["inputs"]))
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{started} cannot be read: {error}", "start the run again with --force") from error
-    if place.exists() and any(not path.name.endswith(PENDING) for path in place.iterdir()):
+    if place.exists() and not (place.is_dir() and all(path.name.endswith(PENDING) for path in place.iterdir())):
         raise ArtifactError(
             f"{place} exists and is no gptcli artifact", "move it away, or choose another name with --name"
         )

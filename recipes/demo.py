@@ -1,6 +1,6 @@
 """The whole chain on the Python standard library, stage by stage, with a table of what it took and what came out.
 
-usage: python demo.py DIR    (an empty or an earlier demo's directory)
+usage: python recipes/demo.py DIR    (an empty or an earlier demo's directory)
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def stage(rows: list[tuple[str, ...]], project: Path, rate: Any, *words: str) ->
     report = gptcli(project, *words)
     seconds = time.monotonic() - started
     name = f"{words[0]} {words[1]}" if words[0] in ("eval", "checkpoint") else words[0]
-    rows.append((name, f"{seconds:.1f} s", rate(report, seconds), report["path"]))
+    did = "done already" if report["title"].endswith("done already") else rate(report, seconds)
+    rows.append((name, f"{seconds:.1f} s", did, report["path"]))
     return report
 
 

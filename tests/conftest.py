@@ -81,21 +81,27 @@ class Finished:
 class CommandLine:
     """`python -m gptcli` as a process of its own."""
 
+    command = (sys.executable, "-m", "gptcli")
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """A child's environment, without what the tests' own environment says to gptcli."""
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("GPTCLI_", "PYTEST_"))},
+            "PYTHONPATH": f"{INJECT}{os.pathsep}{Path(__file__).parents[1]}",
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",  # small models: a second thread waits more than it computes
+            **more,
+        }
+
     def start(self, root: Path, *words: str, plain: bool = False, **environment: str) -> subprocess.Popen[str]:
         """Start a command in the project `root`; upper-case names are variables of its environment.
 
         `plain`: as a user whom permissions bind, even where the tests run as root.
         """
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("GPTCLI_", "PYTEST_"))},
-            "PYTHONPATH": f"{INJECT}{os.pathsep}{Path(__file__).parents[1]}",
-            "CUDA_VISIBLE_DEVICES": "",
-            **environment,
-        }
         return subprocess.Popen(
-            [sys.executable, "-m", "gptcli", *words],
+            [*self.command, *words],
             cwd=root,
-            env=environment,
+            env=self.environment(**environment),
             text=True,
             encoding="utf-8",
             stdin=subprocess.DEVNULL,

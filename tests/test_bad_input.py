@@ -141,12 +141,14 @@ KEYS = {
     "text where a number is due": Case(("pretrain", "--set", "steps=many", *NEW), SPEC, ("steps = 'many'",)),
     "no steps": Case(("pretrain", "--steps", "0", *NEW), SPEC, ("steps = 0", "flag")),
     "batch that does not fit": Case(
-        ("pretrain", "--set", "global_batch_tokens=1000", *NEW), SPEC, ("global_batch_tokens=1000", "seq_len=64")
+        ("pretrain", "--set", "global_batch_tokens=1000", *NEW),
+        SPEC,
+        ("global_batch_tokens=1000", "seq_len=64", "960, 1024"),
     ),
     "heads that do not fit": Case(("pretrain", "--set", "num_kv_heads=3", *NEW), SPEC, ("num_heads", "num_kv_heads=3")),
     "unknown optimizer": Case(("pretrain", "--set", "optimizer=sgd", *NEW), SPEC, ("optimizer = 'sgd'",)),
-    "shares that leave nothing": Case(("corpus", "--set", "val_share=0.99", *NEW), SPEC, ("val_share",)),
-    "broken pattern": Case(("corpus", "--set", "separator='(('", *NEW), SPEC, ("((",)),
+    "shares that leave nothing": Case(("corpus", "texts", "--set", "val_share=0.99", *NEW), SPEC, ("val_share",)),
+    "broken pattern": Case(("corpus", "texts", "--set", "separator='(('", *NEW), SPEC, ("((",)),
     "vocabulary too small": Case(("tokenize", "--set", "vocab_size=10", *NEW), SPEC, ("vocab_size = 10",)),
     "vocabulary too large": Case(("tokenize", "--set", "vocab_size=900000", *NEW), SPEC, ("vocab_size",)),
     "unknown format": Case(("export", "base", "--to", "gguf", *NEW), SPEC, ("gguf",)),
@@ -203,7 +205,7 @@ ARTIFACTS = {
     "another kind": Case(
         ("pretrain", *NEW), ARTIFACT, ("tokens/main", "corpus"), manifest("tokens/main", kind="corpus")
     ),
-    "a foreign folder": Case(("corpus", *NEW), ARTIFACT, ("corpus/new",), write("corpus/new", "")),
+    "a foreign folder": Case(("corpus", "texts", *NEW), ARTIFACT, ("corpus/new",), write("corpus/new", "")),
     "flipped byte, resume": Case(
         ("pretrain",),
         ARTIFACT,
@@ -333,11 +335,24 @@ def test_one_line_that_names_the_culprit(case: Case, root, gptcli, snapshot) -> 
 
 
 @pytest.mark.parametrize(
-    "words", [("corpsu",), ("corpus", "--nmae", "a"), ("checkpoint", "shew"), ("checkpoint", "show")]
+    ("words", "named"),
+    [
+        (("corpsu",), "corpus"),
+        (("corpus", "--nmae", "a"), "--nmae"),
+        (("corpus", "--name"), "--name"),
+        (("pretrain", "--steps", "many"), "many"),
+        (("checkpoint", "shew"), "show"),
+        (("checkpoint", "tag", "base"), "version"),
+    ],
 )
-def test_usage(words, root, gptcli) -> None:
-    done = gptcli(root, *words, expect=2)
-    assert (done.out == "" and "Traceback" not in done.err and words[-1] in done.err) or "Missing argument" in done.err
+def test_usage(words, named, root, gptcli) -> None:
+    done = gptcli(root, *words)
+    done.failed(SPEC, named)
+    assert done.out == "" and done.heavy == () and "gptcli" in done.err
+
+
+def test_no_arguments_ask_for_help(root, gptcli) -> None:
+    assert "Commands:" in gptcli(root, expect=2).err
 
 
 def test_damage_among_good_text_is_counted_and_the_rest_kept(root, gptcli) -> None:
@@ -383,7 +398,7 @@ def test_the_same_run_twice_at_once(root, gptcli, snapshot) -> None:
     second = gptcli(root, *words)
     second.failed(ARTIFACT, "runs/new", "busy", f"pid {first.pid}")
     assert "torch" not in second.heavy
-    gptcli(root, "corpus", "--set", "min_chars=2", "--name", "new", expect=0)  # other work goes on
+    gptcli(root, "corpus", "texts", *NEW, expect=0)  # other work goes on
     assert first.poll() is None
     first.send_signal(signal.SIGTERM)
     _, err = first.communicate(timeout=120)

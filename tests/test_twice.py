@@ -33,7 +33,9 @@ def test_done_already(chain, gptcli, snapshot, tmp_path):
         before = times(root)
         done = gptcli(root, *words, "--json", expect=0)
         assert {"torch", "pyarrow", "transformers"}.isdisjoint(done.heavy), place
-        assert done.figures == chain.stages[done.figures["stage"]].figures
+        first = chain.stages[done.figures["stage"]].figures
+        assert "done already" in done.figures["title"]
+        assert done.figures == {**first, "title": done.figures["title"]}
         after = times(root)
         assert {name for name in after if after[name] != before.get(name)} == {f"{place}/manifest.json"}
         assert set(after) == set(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,18 +31,22 @@ def step_directories(run: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def best_step(run: Path) -> int:
-    """The kept checkpoint with the lowest validation loss in metrics.jsonl; the latest where none was measured.
+def best_step(run: Path, among: Collection[int] | None = None) -> int:
+    """The kept checkpoint (of the steps `among` alone, if given) with the lowest validation loss in metrics.jsonl;
+    the latest where none was measured.
 
     Raises ArtifactError when the run has no checkpoint.
     """
-    steps = step_directories(run)
+    steps = [step for step in step_directories(run) if among is None or step in among]
     if not steps:
         raise ArtifactError(f"{run} has no checkpoint yet", "let the run reach its first checkpoint")
     losses: dict[int, float] = {}
     metrics = run / "metrics.jsonl"
     for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []:
-        row = json.loads(line)
+        try:
+            row = json.loads(line)
+        except ValueError:  # the last line, while it is being written
+            break
         if "val_loss" in row and row["step"] in steps:
             losses[row["step"]] = row["val_loss"]
     return min(losses, key=lambda step: (losses[step], step)) if losses else max(steps)

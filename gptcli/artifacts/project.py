@@ -59,7 +59,9 @@ class Project:
         return table
 
     def place(self, folder: str, name: str) -> Path:
-        """Where an artifact stands: root/folder/name."""
+        """Where an artifact stands: root/folder/name. SpecError for a name that would lead elsewhere."""
+        if not name.isprintable() or "/" in name or name.startswith(".") or not name:
+            raise SpecError(f"{name!r} is no name in {folder}/", "a name has no / in it and begins with no dot")
         return self.root / folder / name
 
     def path(self, typed: str | Path) -> Path:

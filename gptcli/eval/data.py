@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -17,16 +15,13 @@ from gptcli.artifacts.tokens import TokenStream
 from gptcli.errors import ArtifactError, SpecError
 from gptcli.eval.spec import EvalSpec
 from gptcli.job import Job
-from gptcli.records.chats import Chats, held_out
+from gptcli.records.chats import Chats
 from gptcli.records.opening import sniff
 from gptcli.records.sources import expand
 from gptcli.records.text import TextFile, separator_pattern
 from gptcli.scoring.chats import RenderedChat
-from gptcli.templates import ROLES, encode_chat
+from gptcli.scoring.rendering import render_chats
 from gptcli.tokenizer import Tokenizer
-
-TOO_LONG = "longer_than_the_context"
-UNKNOWN_ROLE = "unknown_role"
 
 
 def text_documents(spec: EvalSpec, job: Job) -> Iterator[str]:
@@ -89,38 +84,21 @@ def _column(corpus: Path, split: str) -> Iterator[str]:
             yield from reader.get_batch(number).column("text").to_pylist()
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """Held-out chats as ids with their loss masks, and what was left out, by reason."""
+def held_out_chats(
+    spec: EvalSpec, job: Job, tokenizer: Tokenizer, seq_len: int
+) -> tuple[list[RenderedChat], dict[str, int]]:
+    """The chats whose question falls into the held-out share, those fine-tuning on the same sources doesn't see; and
+    how many rows and chats were left out, by reason.
 
-    rendered: list[RenderedChat]
-    left_out: dict[str, int]
-
-
-def held_out_chats(spec: EvalSpec, job: Job, tokenizer: Tokenizer, context: int) -> HeldOut:
-    """The chats whose question falls into the held-out share: those fine-tuning on the same sources doesn't see.
-
-    Raises SpecError when there is none.
+    Raises SpecError when none is held out.
     """
     chats = Chats(spec.chats, job.project.root)
-    rendered: list[RenderedChat] = []
-    left_out: Counter[str] = Counter()
-    for chat in chats:
-        if not held_out(chat.question, spec.val_share):
-            continue
-        if any(message.role not in ROLES for message in chat.messages):
-            left_out[UNKNOWN_ROLE] += 1
-            continue
-        ids, loss = encode_chat(tokenizer, [vars(message) for message in chat.messages])
-        if len(ids) > context:
-            left_out[TOO_LONG] += 1
-        else:
-            rendered.append((ids, loss))
+    found = render_chats(chats, tokenizer, seq_len, spec.val_share)
     for name, fault in chats.faults.items():
         job.progress.warn(f"{name}: {fault}; what could be read of it is scored")
-    if not rendered:
+    if not found.held_out:
         raise SpecError(
             f"no chat of {', '.join(spec.chats)} is held out with val_share = {spec.val_share}",
             "raise val_share, or give more chats",
         )
-    return HeldOut(rendered, dict(sorted((left_out + chats.left_out).items())))
+    return found.held_out, {**chats.left_out, **found.left_out}

@@ -17,7 +17,7 @@ from gptcli.artifacts.manifest import Manifest
 from gptcli.artifacts.tokens import TokenStream
 from gptcli.errors import ArtifactError, SpecError
 from gptcli.eval.baselines import baselines
-from gptcli.eval.data import HeldOut, held_out_chats, split_texts, text_documents, text_stream
+from gptcli.eval.data import held_out_chats, split_texts, text_documents, text_stream
 from gptcli.eval.spec import KIND, REPORT, EvalSpec
 from gptcli.inference.adapter_base import adapter_base
 from gptcli.inference.open import open_model
@@ -135,7 +135,10 @@ def _score_text(measurement: Measurement) -> None:
             advance=bar.advance,
         )
     if not score.tokens:
-        raise SpecError("there is no token to predict: what is scored is empty", "score a split or a text with content")
+        scored = ", ".join(spec.text) or f"the {spec.split} split of tokens/{spec.tokens}"
+        raise SpecError(
+            f"there is no token to predict in {scored}: it is empty", "score a split or a text with content"
+        )
     _require_finite(spec, score)
     measurement.records["tokens_per_second"] = round(score.tokens / max(time.monotonic() - started, 1e-9), 1)
     measurement.stats.update(_text_figures(score, stream, measurement.seq_len))
@@ -181,11 +184,11 @@ def _baselines(measurement: Measurement, tokens: Path, stream: TokenStream) -> d
 
 def _score_chats(measurement: Measurement) -> None:
     spec, job = measurement.spec, measurement.job
-    found: HeldOut = held_out_chats(spec, job, measurement.tokenizer, measurement.model.config.max_position_embeddings)
-    with job.progress.bar(f"chats {spec.model}", len(found.rendered), "chats") as bar:
+    chats, left_out = held_out_chats(spec, job, measurement.tokenizer, measurement.seq_len)
+    with job.progress.bar(f"chats {spec.model}", len(chats), "chats") as bar:
         score = score_chats(
             measurement.model,
-            found.rendered,
+            chats,
             batch_tokens=measurement.batch_size * measurement.seq_len,
             device=measurement.device,
             dtype=measurement.dtype,
@@ -200,7 +203,7 @@ def _score_chats(measurement: Measurement) -> None:
             "chat_accuracy": score.accuracy,
             "chat_top5_accuracy": score.top5_accuracy,
             "chat_tokens": score.tokens,
-            "chats": len(found.rendered),
-            "chats_left_out": found.left_out,
+            "chats": len(chats),
+            "chats_left_out": left_out,
         }
     )

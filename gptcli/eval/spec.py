@@ -62,7 +62,7 @@ class EvalSpec(Spec):
         content = super().content()
         unread = {
             *(("separator",) if not self.text else ("tokens", "split")),
-            *(("split", "limit", "seq_len") if not (self.tokens or self.text) else ()),
+            *(("split", "limit") if not (self.tokens or self.text) else ()),
             *(("val_share",) if not self.chats else ()),
         }
         return {key: value for key, value in content.items() if key not in unread}

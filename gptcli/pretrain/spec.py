@@ -45,7 +45,12 @@ class PretrainSpec(TrainingSpec):
     @model_validator(mode="after")
     def _sizes_fit(self) -> PretrainSpec:
         if self.global_batch_tokens % self.seq_len:
-            raise ValueError(f"global_batch_tokens={self.global_batch_tokens} is no multiple of seq_len={self.seq_len}")
+            below = self.global_batch_tokens // self.seq_len * self.seq_len
+            nearest = ", ".join(str(tokens) for tokens in (below, below + self.seq_len) if tokens)
+            raise ValueError(
+                f"global_batch_tokens={self.global_batch_tokens} is not a multiple of seq_len={self.seq_len}; "
+                f"nearest: {nearest}"
+            )
         if self.num_heads % self.kv_heads:
             raise ValueError(f"num_heads={self.num_heads} is no multiple of num_kv_heads={self.kv_heads}")
         return self

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-
 from gptcli.artifacts.build import SPEC, Build, repair
 from gptcli.artifacts.durable import PENDING, replace, write_json
 from gptcli.artifacts.locations import best_step, step_directories
 from gptcli.artifacts.manifest import Manifest, read_manifest, verify_files
 from gptcli.errors import ArtifactError
 from gptcli.job import Job
+from gptcli.models.weights import read_tensors, write_tensors
 from gptcli.training.optimizer import Optimizers
 
 TRAINER = "trainer"
@@ -79,18 +78,19 @@ class Checkpoints:
         place = self.directory / step_name(step)
         build = Build.open(place, kind="checkpoint", spec=self.spec, inputs=self.job.inputs, say=self.job.progress.say)
         write(build.directory)
-        (build.directory / TRAINER).mkdir(exist_ok=True)
-        tensors = {name: value.contiguous() for name, value in sorted(optimizers.state().items())}
-        save_file(tensors, build.directory / OPTIMIZER, metadata={"format": "pt"})
+        write_tensors(build.directory / OPTIMIZER, optimizers.state())
         write_json(build.directory / STATE, {"step": step, **state})
         return build.commit({"step": step, **stats}, self.job.records())
 
     def prune(self) -> None:
-        """Keep the latest `keep`, the best and the last; what a signal left goes once a later one stands."""
+        """Keep the latest `keep`, the best and the last.
+
+        What a signal left counts as neither: it goes once a later one stands, and what is kept then is what an
+        undisturbed run would have kept.
+        """
         steps = step_directories(self.job.place)
-        last = max(steps)
-        candidates = [step for step in steps if self.scheduled(step) or step == last]
-        kept = {*candidates[-max(self.keep, 1) :], best_step(self.job.place), last}
+        due = [step for step in steps if self.scheduled(step)]
+        kept = {max(steps), *due[-max(self.keep, 1) :], *([best_step(self.job.place, due)] if due else [])}
         for step, path in steps.items():
             if step not in kept:
                 discarded = path.with_name(f".{path.name}.discarded")
@@ -100,6 +100,6 @@ class Checkpoints:
 
 def load_state(directory: Path, optimizers: Optimizers) -> dict[str, Any]:
     """Take the optimizers' state up from a checkpoint; returns its state.json."""
-    optimizers.load_state(load_file(directory / OPTIMIZER))
+    optimizers.load_state(read_tensors(directory / OPTIMIZER))
     state: dict[str, Any] = json.loads((directory / STATE).read_text(encoding="utf-8"))
     return state

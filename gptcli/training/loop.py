@@ -193,6 +193,7 @@ def _save(run: Run) -> None:
     losses = [row["train_loss"] for row in run.metrics.rows if "train_loss" in row]
     stats = {"tokens": run.tokens, "train_loss": losses[-1]}
     state = {"tokens": run.tokens, "setup": run.setup.facts()}
+    run.metrics.sync()
     run.checkpoints.save(run.step, stats, state, run.trainee.optimizers, run.trainee.write_model)
     run.saved = run.step
     run.restart_clock()

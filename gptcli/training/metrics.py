@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gptcli.artifacts.durable import disk_errors, write_text
+from gptcli.artifacts.durable import disk_errors, fsync_file, write_text
 
 METRICS = "metrics.jsonl"
 TIMINGS = "timings.jsonl"
@@ -36,6 +36,10 @@ class Metrics:
         """Append reproducible rows; each has a `step`."""
         self.rows += rows
         self._append(METRICS, rows)
+
+    def sync(self) -> None:
+        """Make the rows added so far last: a checkpoint is worth nothing without the rows before it."""
+        fsync_file(self._run / METRICS)
 
     def time(self, **figures: Any) -> None:
         """Append a row of figures that no two runs share."""
