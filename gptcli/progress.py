@@ -61,10 +61,17 @@ class _PlainBar(Bar):
     def __init__(self, label: str, total: float | None, unit: str) -> None:
         super().__init__(label, total, unit)
         self._next = time.monotonic() + PLAIN_SECONDS
+        self._told: tuple[float, dict[str, Any]] | None = None
 
     def refresh(self) -> None:
         if time.monotonic() >= self._next:
-            self._next = time.monotonic() + PLAIN_SECONDS
+            self.tell()
+
+    def tell(self) -> None:
+        """Print where the work stands, unless the last line said just that."""
+        self._next = time.monotonic() + PLAIN_SECONDS
+        if self._told != (self.done, self.figures):
+            self._told = (self.done, dict(self.figures))
             print(self.text(), file=sys.stderr, flush=True)
 
 
@@ -102,9 +109,9 @@ class Progress:
     def bar(self, label: str, total: float | None, unit: str) -> Iterator[Bar]:
         """A bar for the length of the `with` block; `total` in `unit`s, None where it is not known."""
         if not self._is_live():
-            bar: Bar = _PlainBar(label, total, unit)
-            yield bar
-            print(bar.text(), file=sys.stderr, flush=True)
+            plain = _PlainBar(label, total, unit)
+            yield plain
+            plain.tell()
             return
         from rich.console import Console
         from rich.live import Live

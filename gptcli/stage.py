@@ -64,7 +64,7 @@ def execute(
     project = Project.open(shared.project, shared.recipe)
     name = name or shared.name or module.DEFAULT_NAME
     place = project.place(module.FOLDER, name)
-    spec, origins = resolve(module.SPEC, _layers(module, project, name, shared, words, defaults or {}))
+    spec, origins = resolve(module.SPEC, spec_layers(module, project, name, shared, words, defaults or {}))
     progress = Silent() if shared.quiet else Progress()
     if shared.verbose and not shared.dry_run:
         for key, value in _flat(spec):
@@ -74,7 +74,7 @@ def execute(
         return None
     with project.lock(module.FOLDER, name):
         repair(place)
-        standing = _standing(place)
+        standing = what_stands(place)
         inputs = module.inputs(spec, project, standing.manifest)
         manifest = None
         if standing.spec is not None and not shared.force:
@@ -98,9 +98,10 @@ def _memory_row(manifest: Manifest) -> list[tuple[str, str]]:
     return [("peak memory", human_bytes(peak))] if peak else []
 
 
-def _layers(
+def spec_layers(
     module: StageSpec, project: Project, name: str, shared: Shared, words: dict[str, Any], defaults: dict[str, Any]
 ) -> list[Layer]:
+    """Where a spec's values come from, lowest first: defaults, preset, recipe table, --set, flags."""
     table = project.table(module.STAGE, name)
     where = f"{project.recipe_path.name if project.recipe_path else 'recipe'} [{module.STAGE}.{name}]"
     settings = nest(dict(parse_setting(text) for text in shared.settings or []))
@@ -112,7 +113,8 @@ def _layers(
     return layers
 
 
-def _standing(place: Path) -> Standing:
+def what_stands(place: Path) -> Standing:
+    """What is at a stage's place. Raises ArtifactError for a folder that is no artifact, or can't be read."""
     manifest = manifest_of(place)
     if manifest is not None:
         return Standing(manifest, manifest.spec, manifest.inputs)
@@ -134,7 +136,7 @@ def _settle(
     module: StageSpec, standing: Standing, spec: Spec, inputs: Inputs, place: Path, shared: Shared
 ) -> Manifest | None:
     """The finished artifact when it is what is asked for; None when there is work; ArtifactError when it differs."""
-    differences = _differences(standing, spec, inputs)
+    differences = what_differs(standing, spec, inputs)
     if not differences:
         if standing.manifest is not None:
             touch(place)
@@ -146,7 +148,8 @@ def _settle(
     raise ArtifactError(f"{place} was made otherwise: {shown}", f"rebuild it with {ways[0]}, or choose another --name")
 
 
-def _differences(standing: Standing, spec: Spec, inputs: Inputs) -> list[str]:
+def what_differs(standing: Standing, spec: Spec, inputs: Inputs) -> list[str]:
+    """Each key and input that is no longer what the standing artifact was made from, in words."""
     wanted = json.loads(json.dumps(spec.content()))
     differences = [
         f"{key} was {old!r}, now {new!r}"
@@ -214,12 +217,12 @@ def _walk(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 def _dry_run(
     module: StageSpec, project: Project, spec: Spec, origins: dict[str, str], place: Path, shared: Shared
 ) -> None:
-    standing = _standing(place)
+    standing = what_stands(place)
     try:
         inputs, missing = module.inputs(spec, project, standing.manifest), ""
     except ArtifactError as error:  # an earlier stage that has not run yet
         inputs, missing = Inputs(), error.message
-    differences = _differences(standing, spec, inputs) if standing.spec is not None else []
+    differences = what_differs(standing, spec, inputs) if standing.spec is not None else []
     if missing:
         plan = f"cannot start yet: {missing}"
     elif standing.spec is None:

@@ -89,7 +89,12 @@ def _version(project: Project, ref: str) -> ModelRef:
         raise ArtifactError(f"there is no model {model} (models: {there})", "gptcli checkpoint tag RUN 1.0.0")
     aliases = folder / "aliases.json"
     if aliases.is_file():
-        version = json.loads(aliases.read_text(encoding="utf-8")).get(version, version)
+        try:
+            version = json.loads(aliases.read_text(encoding="utf-8")).get(version, version)
+        except (ValueError, AttributeError) as error:
+            raise ArtifactError(
+                f"{aliases} cannot be read: {error}", "gptcli checkpoint alias sets its names again once it is deleted"
+            ) from error
     directory = folder / version
     if manifest_of(directory) is None:
         raise ArtifactError(f"{model} has no version {version} (versions: {_names(folder)})", "gptcli checkpoint list")

@@ -16,7 +16,7 @@ from gptcli.console import human_bytes, print_columns, print_rows
 from gptcli.errors import GptcliError
 from gptcli.options import Shared
 from gptcli.spec import resolve
-from gptcli.stage import Standing, _differences, _layers, _standing
+from gptcli.stage import Standing, spec_layers, what_differs, what_stands
 
 FOLDERS = ("corpus", "tokens", "runs", "models", "evals", "exports")
 DONE, STALE, RUNNING, INTERRUPTED, MISSING = "done", "stale", "running", "interrupted", "missing"
@@ -72,7 +72,7 @@ def _read(place: Path) -> Standing:
     """What stands at a place, without complaint about an empty or foreign folder."""
     if not (place / "manifest.json").exists() and not (place / "spec.json").exists():
         return Standing()
-    return _standing(place)
+    return what_stands(place)
 
 
 def _row(project: Project, stage: str, name: str) -> dict[str, Any]:
@@ -130,9 +130,9 @@ def _what_changed(project: Project, module: Any, name: str, standing: Standing) 
     Keys that the table leaves out may have been set on the command line: they are taken as they were.
     """
     try:
-        layers = _layers(module, project, name, Shared(project=project.root), {}, {})
+        layers = spec_layers(module, project, name, Shared(project=project.root), {}, {})
         spec, _ = resolve(module.SPEC, [("its manifest", standing.spec or {}), *layers])
-        return _differences(standing, spec, module.inputs(spec, project, standing.manifest))
+        return what_differs(standing, spec, module.inputs(spec, project, standing.manifest))
     except GptcliError as error:  # an input is gone, or the recipe can't be read as it stands
         return [error.message]
 

@@ -35,4 +35,6 @@ def pad(chats: Sequence[RenderedChat]) -> Batch:
         ids[row, : len(chat_ids)] = torch.tensor(chat_ids)
         loss[row, : len(chat_loss)] = torch.tensor(chat_loss)
     targets = torch.where(loss, ids, IGNORED)[:, 1:].contiguous()
-    return Batch(ids[:, :-1].contiguous(), targets, int(loss[:, 1:].sum()))
+    return Batch(
+        ids[:, :-1].contiguous(), targets, valid=int(loss[:, 1:].sum()), tokens=sum(len(ids) - 1 for ids, _ in chats)
+    )

@@ -38,7 +38,7 @@ class PretrainSpec(TrainingSpec):
     dropout: float = Field(0.0, ge=0, lt=1, description="share of activations dropped in training")
     global_batch_tokens: int = Field(4096, ge=1, description="tokens a step; a multiple of seq_len")
     optimizer: Literal["muon", "adamw"] = Field("muon", description="rule for the matrices; the rest is AdamW's")
-    embedding_lr: float = Field(0.01, gt=0, description="peak learning rate of the embeddings")
+    embedding_lr: float = Field(0.1, gt=0, description="peak learning rate of the embeddings")
     head_lr: float = Field(0.004, gt=0, description="peak learning rate of an untied output head")
     gain_lr: float = Field(0.01, gt=0, description="peak learning rate of the norms' gains")
 

@@ -17,11 +17,13 @@ from gptcli.training.loss import IGNORED
 
 @dataclass(frozen=True)
 class Batch:
-    """input_ids int64 [B,T]; targets int64 [B,T], IGNORED where no loss falls; valid: how many targets count."""
+    """input_ids int64 [B,T]; targets int64 [B,T], IGNORED where no loss falls; valid: how many targets count;
+    tokens: how many inputs are no padding."""
 
     input_ids: Tensor
     targets: Tensor
     valid: int
+    tokens: int
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device; from pinned memory the copy overlaps with computation."""
@@ -31,6 +33,7 @@ class Batch:
             self.input_ids.pin_memory().to(device, non_blocking=True),
             self.targets.pin_memory().to(device, non_blocking=True),
             self.valid,
+            self.tokens,
         )
 
 
@@ -80,6 +83,5 @@ class TokenBatches:
         inputs, targets = windows[:, :-1], windows[:, 1:].copy()
         if self.bos_id is not None:
             targets[targets == self.bos_id] = IGNORED
-        return Batch(
-            torch.from_numpy(np.ascontiguousarray(inputs)), torch.from_numpy(targets), int((targets != IGNORED).sum())
-        )
+        valid = int((targets != IGNORED).sum())
+        return Batch(torch.from_numpy(np.ascontiguousarray(inputs)), torch.from_numpy(targets), valid, inputs.size)

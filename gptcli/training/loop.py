@@ -72,10 +72,11 @@ class Run:
     tokens: int = 0  # targets that carried loss so far
     saved: int = 0  # the step of the latest checkpoint
     waiting: list[tuple[int, Tensor, Tensor | None, float]] = field(default_factory=list)
-    clock: tuple[float, int] = (0.0, 0)  # when the rate's window began, and at how many tokens
+    since: float = 0.0  # when the rate's window began
+    read: int = 0  # input tokens, padding left out, in the window
 
     def restart_clock(self) -> None:
-        self.clock = (time.monotonic(), self.tokens)
+        self.since, self.read = time.monotonic(), 0
 
 
 def train(
@@ -146,6 +147,7 @@ def _step(run: Run) -> None:
     trainee.optimizers.zero_grad()
     run.step += 1
     run.tokens += valid
+    run.read += sum(batch.tokens for batch in batches)
     run.waiting.append((run.step, total, norm, trainee.optimizers.lr))
 
 
@@ -171,10 +173,10 @@ def _flush(run: Run, bar: Bar) -> None:
         rows.append(row)
     run.waiting.clear()
     run.metrics.add(rows)
-    seconds, tokens = time.monotonic() - run.clock[0], run.tokens - run.clock[1]
+    rate = run.read / max(time.monotonic() - run.since, 1e-9)
     run.restart_clock()
-    if rows and tokens:
-        _show(run, bar, rows[-1]["train_loss"], tokens / max(seconds, 1e-9))
+    if rows:
+        _show(run, bar, rows[-1]["train_loss"], rate)
 
 
 def _show(run: Run, bar: Bar, loss: float, rate: float) -> None:

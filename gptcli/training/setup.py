@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from gptcli.runtime.device import default_dtype, resolve_device
-from gptcli.runtime.executor import default_workers
 from gptcli.runtime.memory import keep_freed_memory
 from gptcli.training.spec import TrainingSpec
 
@@ -34,7 +33,7 @@ class Setup:
             at_once = max(1, TOKENS_AT_ONCE[device.type] // spec.seq_len)
         else:
             at_once = int(spec.micro_batch_size)
-        setup = Setup(device, dtype, spec.threads or default_workers(), min(at_once, sequences))
+        setup = Setup(device, dtype, spec.threads or torch.get_num_threads(), min(at_once, sequences))
         setup._apply()
         return setup
 

@@ -30,7 +30,7 @@ class TrainingSpec(Spec):
     val_every: int = Field(100, ge=0, description="steps between validations; 0: at the end only")
     save_every: int = Field(100, ge=0, description="steps between checkpoints; 0: at the end only")
     keep: int = Field(2, ge=1, description="checkpoints kept besides the best: the latest so many")
-    threads: int = run_field(0, "CPU threads; 0: one a core", ge=0)
+    threads: int = run_field(0, "CPU threads; 0: OMP_NUM_THREADS, or one a core", ge=0)
 
     def is_due(self, every: int, step: int) -> bool:
         """Whether something that happens every so many steps, and at the end, falls on this step."""

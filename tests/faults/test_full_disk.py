@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,11 @@ def test_no_space_left(stage, moment, chain, gptcli, snapshot, finished_names, t
 
 @pytest.mark.faults
 @pytest.mark.parametrize("stage", STAGES)
-def test_no_space_left_at_any_write(stage, chain, gptcli, snapshot, finished_names, tmp_path) -> None:
-    for number in range(1, len(chain.stages[stage].events) + 1):
+def test_no_space_left_at_every_fifth_write(stage, chain, gptcli, snapshot, finished_names, tmp_path) -> None:
+    for number in range(1, len(chain.stages[stage].events) + 1, 5):
         root = chain.copy(tmp_path / str(number), until=stage)
         full_then_again(root, stage, number, chain, gptcli, snapshot, finished_names)
+        shutil.rmtree(root)
 
 
 SCRIPT = """

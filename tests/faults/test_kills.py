@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ STAGES = {
 POINTS = ("first fsync", "last fsync", "first rename", "last rename")
 MOMENTS = 3
 MANY_MOMENTS = 20
+PARTS = 4  # of the long runs, for several test processes to share
 
 
 class Disturbed:
@@ -114,18 +116,39 @@ def test_stopped_by_a_signal(disturbed: Disturbed, tmp_path: Path, stage: str, n
     assert disturbed.after_event(stage, tmp_path / "project", 1, signal=name) == 75
 
 
+def test_killed_while_the_new_takes_the_place_of_the_old(
+    chain: Any, gptcli: Any, snapshot: Any, finished_names: Callable[[Path], list[Path]], tmp_path: Path
+) -> None:
+    words = ("corpus", "--set", "min_chars=30", "--update")
+    root = chain.copy(tmp_path / "undisturbed", until="tokenize")
+    old = snapshot(root, below="corpus")
+    last = len(gptcli(root, *words, expect=0).events)
+    new = snapshot(root, below="corpus")
+    for number in range(last - 6, last + 1):
+        root = chain.copy(tmp_path / str(number), until="tokenize")
+        gptcli(root, *words, expect=-9, GPTCLI_TEST_KILL_AT=str(number))
+        left = snapshot(root, below="corpus/main")
+        assert left in (old, new, {}), number
+        finished_names(root)
+        gptcli(root, *words, expect=0)
+        assert snapshot(root, below="corpus") == new
+
+
 @pytest.mark.faults
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_after_every_event(disturbed: Disturbed, tmp_path: Path, stage: str) -> None:
-    for number in range(1, len(disturbed.events(stage)) + 1):
+def test_killed_after_every_event(disturbed: Disturbed, tmp_path: Path, stage: str, part: int) -> None:
+    for number in range(1 + part, len(disturbed.events(stage)) + 1, PARTS):
         assert disturbed.after_event(stage, tmp_path / str(number), number) == -9, f"event {number}"
+        shutil.rmtree(tmp_path / str(number))
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_at_many_moments(disturbed: Disturbed, tmp_path: Path, stage: str) -> None:
-    draw = random.Random(stage)
-    for moment in range(MANY_MOMENTS):
+def test_killed_at_many_moments(disturbed: Disturbed, tmp_path: Path, stage: str, part: int) -> None:
+    draw = random.Random(f"{stage} {part}")
+    for moment in range(MANY_MOMENTS // PARTS):
         disturbed.at_moment(stage, tmp_path / str(moment), draw.random())
 
 
@@ -135,3 +158,4 @@ def test_stopped_at_every_seventh_event(disturbed: Disturbed, tmp_path: Path, st
     """Saved and resumed, or finished where the signal came too late to matter."""
     for number in range(1, len(disturbed.events(stage)) + 1, 7):
         assert disturbed.after_event(stage, tmp_path / str(number), number, signal="SIGTERM") in (0, 75)
+        shutil.rmtree(tmp_path / str(number))
