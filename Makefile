@@ -22,7 +22,7 @@ test: setup
 	$(BIN)/python -m pytest -m 'not faults and not gpu' -n 2
 
 faults: setup
-	$(BIN)/python -m pytest -m faults
+	$(BIN)/python -m pytest -m faults -n 2
 
 check: setup
 	$(BIN)/ruff check gptcli tests recipes

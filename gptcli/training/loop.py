@@ -204,7 +204,8 @@ def _save(run: Run) -> None:
 def _look(run: Run, bar: Bar) -> None:
     """Validate if it is time to, then let go of checkpoints that need not be kept."""
     spec = run.spec
-    if spec.is_due(spec.val_every, run.step) and run.step not in run.metrics.validation():
+    due = spec.val_first if run.step == 0 else spec.is_due(spec.val_every, run.step)
+    if due and run.step not in run.metrics.validation():
         started = time.monotonic()
         run.trainee.module.eval()
         try:
