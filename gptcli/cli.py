@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import traceback
@@ -14,7 +16,7 @@ from gptcli.commands.chat import chat
 from gptcli.commands.init import init
 from gptcli.commands.schema import schema
 from gptcli.commands.status import status
-from gptcli.console import print_error
+from gptcli.console import forsake, print_error, tell
 from gptcli.corpus.command import corpus
 from gptcli.errors import GptcliError, ResourceError, SpecError
 from gptcli.eval.command import evaluate
@@ -26,9 +28,16 @@ from gptcli.tokenize.command import tokenize
 INTERRUPTED = 130  # what a shell reports after a second Ctrl-C
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # of click, or of the copy in newer Typers
 
+UNUSABLE_PATH = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+
 app = typer.Typer(
     name="gptcli",
-    help="From raw text to a GPT of your own: each stage one command, files in between.",
+    help="""From raw text to a GPT of your own: each stage one command, files in between.
+
+    \b
+    Example:
+      gptcli init my-gpt && make -C my-gpt && gptcli chat chat -C my-gpt
+    """,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -59,7 +68,10 @@ def version(show: bool = typer.Option(False, "--version", help="Show the version
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a bug, 2 usage or spec, 3 artifact, 4 resources, 5 gate, 6 diverged,
-    75 stopped with its state saved."""
+    75 stopped with its state saved, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows "?" in its place
+            stream.reconfigure(errors="replace")
     sys.exit(_run())
 
 
@@ -74,19 +86,22 @@ def _run() -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our stdout has gone (gptcli … | head)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forsake(sys.stdout)
         return 0
     except MemoryError:
         print_error("out of memory", "use a smaller micro_batch_size or fewer workers")
         return ResourceError.code
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in UNUSABLE_PATH:
+            print_error(f"{error.filename}: {error.strerror}", "name another place")
+            return SpecError.code
         return _unexpected(error)
 
 
 def _usage(error: Any) -> int:
     text = error.format_message()
     if text.startswith("Usage:"):  # no arguments at all
-        print(text, file=sys.stderr)
+        tell(text)
     else:
         print_error(text, f"{error.ctx.command_path if error.ctx else 'gptcli'} --help shows what there is")
     return SpecError.code

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ def print_report(report: Report, as_json: bool) -> None:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    """One line of JSON; escaped where stdout can't hold every character."""
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    print(json.dumps(value, ensure_ascii=not is_unicode), flush=True)
 
 
 def print_rows(rows: list[tuple[str, str]]) -> None:
@@ -49,9 +52,26 @@ def print_columns(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
 def print_error(message: str, hint: str) -> None:
     """An error as every command shows it: what and where, then the command or change that mends it."""
-    print(f"error: {message}", file=sys.stderr)
+    tell(f"error: {message}")
     if hint:
-        print(f"  hint: {hint}", file=sys.stderr, flush=True)
+        tell(f"  hint: {hint}")
+
+
+def tell(line: str) -> None:
+    """A line on stderr; where nobody reads it any more, the work goes on without."""
+    if sys.stderr is None:
+        return
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        forsake(sys.stderr)
+
+
+def forsake(stream: TextIO) -> None:
+    """Let a stream whose reader has gone lead nowhere: what waits in its buffer would fail again at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def human_bytes(count: float) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gptcli.artifacts.build import set_aside
 from gptcli.artifacts.manifest import Inputs
 from gptcli.artifacts.project import Project
 from gptcli.progress import Progress
@@ -26,7 +27,13 @@ class Job:
     progress: Progress
     stop: Stop = field(default_factory=Stop)
     device: str = "auto"
+    replaces: bool = False  # --force on a trained run: what stands at `place` is another run, kept under another name
     started: float = field(default_factory=time.monotonic)
+
+    def begin_place(self) -> None:
+        """Move a run that this one replaces aside; to be called once, when nothing but the work itself can fail."""
+        if self.replaces and self.place.exists():
+            set_aside(self.place)
 
     def records(self) -> dict[str, Any]:
         """How the stage was run; kept in the manifest outside its hash."""

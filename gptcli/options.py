@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+_UPDATE = "Rebuild what changed: data, evaluations and exports. A trained run is never replaced by it."
+
 
 @dataclass(frozen=True)
 class Place:
@@ -44,7 +46,7 @@ class Shared(Place):
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done and where values come from.")] = (
         False
     )
-    update: Annotated[bool, typer.Option("--update", help="Rebuild if the spec or the inputs changed.")] = False
+    update: Annotated[bool, typer.Option("--update", help=_UPDATE)] = False
     force: Annotated[
         bool, typer.Option("--force", help="Build again from the start; a trained run is kept as NAME.1.")
     ] = False

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gptcli.console import human_count, human_seconds
+from gptcli.console import human_count, human_seconds, tell
 
 PLAIN_SECONDS = 10.0  # between two plain lines of one bar
 
@@ -72,7 +72,7 @@ class _PlainBar(Bar):
         self._next = time.monotonic() + PLAIN_SECONDS
         if self._told != (self.done, self.figures):
             self._told = (self.done, dict(self.figures))
-            print(self.text(), file=sys.stderr, flush=True)
+            tell(self.text())
 
 
 class _LiveBar(Bar):
@@ -125,16 +125,18 @@ class Progress:
                 yield bar
             finally:
                 self._live_console = None
-        print(bar.text(), file=sys.stderr, flush=True)
+        tell(bar.text())
 
     def _is_live(self) -> bool:
-        return sys.stderr.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+        if sys.stderr is None or not sys.stderr.isatty():
+            return False
+        return not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
 
     def say(self, line: str) -> None:
         if self._live_console is not None:
             self._live_console.print(line, markup=False, highlight=False)
         else:
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
 
     def warn(self, line: str) -> None:
         self.say(f"warning: {line}")
@@ -151,4 +153,4 @@ class Silent(Progress):
         """Said to nobody."""
 
     def warn(self, line: str) -> None:
-        print(f"warning: {line}", file=sys.stderr, flush=True)
+        tell(f"warning: {line}")

@@ -6,9 +6,9 @@ import difflib
 import tomllib
 import types
 import typing
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from gptcli.errors import SpecError
 
@@ -38,6 +38,13 @@ def _content(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _content(item) for key, item in value.items()}
     return value
+
+
+def _as_list(given: Any) -> Any:
+    return [given] if isinstance(given, str) else given
+
+
+OneOrMore = Annotated[list[str], BeforeValidator(_as_list)]  # a single string stands for a list of one
 
 
 def run_field(default: Any, description: str, **constraints: Any) -> Any:
@@ -117,39 +124,53 @@ def resolve(spec_class: type[SpecType], layers: list[Layer]) -> tuple[SpecType, 
 
 def _explain(spec_class: type[Spec], error: ValidationError, origins: dict[str, str]) -> tuple[str, str]:
     """One sentence for all that is wrong, and a hint for the first of it."""
-    sentences, hint = [], "gptcli schema prints every key with its range"
+    sentences: dict[str, str] = {}  # one a key, however many of its types refuse the value
+    hint = "gptcli schema prints every key with its range"
     for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in problem["loc"])
+        path = _path(spec_class, problem["loc"])
+        key = ".".join(str(part) for part in path)
         origin = next((label for name, label in origins.items() if name == key or key.startswith(f"{name}.")), "")
         where = f" ({origin})" if origin else ""
         if problem["type"] == "extra_forbidden":
-            known = _known_keys(spec_class, problem["loc"][:-1])
+            known = sorted({name for model in _models_at(spec_class, path[:-1]) for name in model.model_fields})
             near = difflib.get_close_matches(str(problem["loc"][-1]), known, 1, 0.5)
-            sentences.append(f"unknown key {key}{where}" + (f": did you mean {near[0]}?" if near else ""))
+            sentences[key] = f"unknown key {key}{where}" + (f": did you mean {near[0]}?" if near else "")
             hint = hint if near else f"known keys: {', '.join(known)}"
         elif not key:  # a rule over several keys, which its message names
-            sentences.append(problem["msg"].removeprefix("Value error, "))
+            sentences[key] = problem["msg"].removeprefix("Value error, ")
         elif problem["type"] == "missing":
-            sentences.append(f"{key} is missing")
+            sentences[key] = f"{key} is missing"
             hint = f"set it in the recipe or with --set {key}=VALUE"
         else:
             message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            sentences.append(f"{key} = {problem['input']!r}{where}: {message}")
-    return "; ".join(sentences), hint
+            begun = sentences.get(key)
+            sentences[key] = f"{begun}, or {message}" if begun else f"{key} = {problem['input']!r}{where}: {message}"
+    return "; ".join(sentences.values()), hint
 
 
-def _known_keys(spec_class: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The fields of the table at `path` below a spec."""
+def _path(spec_class: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Where a problem is, in keys and positions as a recipe has them.
+
+    pydantic puts the member of a union that it tried between them, `constrained-int` say: what is neither a position
+    nor a field of the table it stands in, and isn't the unknown key at the end.
+    """
+    path: tuple[int | str, ...] = ()
+    for number, part in enumerate(loc):
+        models = _models_at(spec_class, path)
+        is_field = any(part in model.model_fields for model in models)
+        if isinstance(part, int) or is_field or (models and number == len(loc) - 1):
+            path = (*path, part)
+    return path
+
+
+def _models_at(spec_class: type[BaseModel], path: tuple[int | str, ...]) -> list[type[BaseModel]]:
+    """The tables that may stand at `path` below a spec; none where a plain value does."""
     models: list[type[BaseModel]] = [spec_class]
     for part in path:
-        inner = [
-            found
-            for model in models
-            if part in model.model_fields
-            for found in _models_in(model.model_fields[str(part)].annotation)
-        ]
-        models = inner or models
-    return sorted({name for model in models for name in model.model_fields})
+        if isinstance(part, str):
+            fields = [model.model_fields[part] for model in models if part in model.model_fields]
+            models = [found for field in fields for found in _models_in(field.annotation)]
+    return models
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

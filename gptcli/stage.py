@@ -10,7 +10,7 @@ import importlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from gptcli.errors import ArtifactError, ResourceError
 from gptcli.job import Job
 from gptcli.options import OnDevice, Shared
 from gptcli.progress import Progress, Silent
+from gptcli.runtime.device import require_device_name
 from gptcli.runtime.stop import Stop
 from gptcli.spec import Layer, Spec, nest, parse_setting, resolve
 
@@ -49,7 +50,6 @@ class Standing:
     manifest: Manifest | None = None
     spec: dict[str, Any] | None = None
     inputs: tuple[Input, ...] = ()
-    sources: dict[str, Any] = field(default_factory=dict)
 
 
 def execute(
@@ -60,8 +60,11 @@ def execute(
     `words`: the spec's keys that arguments and flags set (dotted keys allowed, None left out); `defaults`: values
     that stand below the recipe's. Raises GptcliError of every kind.
     """
+    if isinstance(shared, OnDevice):
+        require_device_name(shared.device)
     module: Any = importlib.import_module(f"gptcli.{stage.replace('-', '_')}.spec")
     project = Project.open(shared.project, shared.recipe)
+    project.require_sound_recipe()
     name = name or shared.name or module.DEFAULT_NAME
     place = project.place(module.FOLDER, name)
     spec, origins = resolve(module.SPEC, spec_layers(module, project, name, shared, words, defaults or {}))
@@ -74,14 +77,24 @@ def execute(
         return None
     with project.lock(module.FOLDER, name):
         repair(place)
-        standing = what_stands(place)
-        inputs = module.inputs(spec, project, standing.manifest)
+        standing = what_stands(place, shared.force)
+        stop = Stop()
+        stop.install()
+        with stop.at_once():  # hashing the sources may take long, and there is nothing to save yet
+            inputs = module.inputs(spec, project, standing.manifest)
         manifest = None
         if standing.spec is not None and not shared.force:
             manifest = _settle(module, standing, spec, inputs, place, shared)
         title = f"{module.STAGE} {name}: done already"
         if manifest is None:
-            manifest = _run(module, project, spec, inputs, name, place, shared, progress)
+            _check_disk(module, project, spec, inputs, name)
+            replaces = shared.force and module.TRAINED
+            if shared.force:  # nothing of an interrupted build is taken up
+                shutil.rmtree(partial_path(place), ignore_errors=True)
+            device = shared.device if isinstance(shared, OnDevice) else "cpu"
+            manifest = _runner(module)(
+                spec, Job(project, name, place, inputs, progress, stop, device=device, replaces=replaces)
+            )
             title = f"{module.STAGE} {name}: done in {manifest.records.get('seconds', 0):.1f} s"
     report = Report(
         title,
@@ -113,23 +126,35 @@ def spec_layers(
     return layers
 
 
-def what_stands(place: Path) -> Standing:
-    """What is at a stage's place. Raises ArtifactError for a folder that is no artifact, or can't be read."""
-    manifest = manifest_of(place)
-    if manifest is not None:
-        return Standing(manifest, manifest.spec, manifest.inputs)
-    started = place / SPEC  # a run that has begun and not ended
-    if started.is_file():
-        try:
-            found = json.loads(started.read_text(encoding="utf-8"))
-            return Standing(None, found["spec"], tuple(Input(**entry) for entry in found["inputs"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{started} cannot be read: {error}", "start the run again with --force") from error
+def what_stands(place: Path, force: bool = False) -> Standing:
+    """What is at a stage's place; with `force` a damaged artifact, which is to be replaced, counts as nothing.
+
+    Raises ArtifactError for a folder that is no artifact, or can't be read.
+    """
+    try:
+        manifest = manifest_of(place)
+        if manifest is not None:
+            return Standing(manifest, manifest.spec, manifest.inputs)
+        if (place / SPEC).is_file():
+            return _what_has_begun(place / SPEC)
+    except ArtifactError:
+        if not force:
+            raise
+        return Standing()
     if place.exists() and not (place.is_dir() and all(path.name.endswith(PENDING) for path in place.iterdir())):
         raise ArtifactError(
             f"{place} exists and is no gptcli artifact", "move it away, or choose another name with --name"
         )
     return Standing()
+
+
+def _what_has_begun(started: Path) -> Standing:
+    """A run that has begun and not ended, by its spec.json."""
+    try:
+        found = json.loads(started.read_text(encoding="utf-8"))
+        return Standing(None, found["spec"], tuple(Input(**entry) for entry in found["inputs"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{started} cannot be read: {error}", "start the run again with --force") from error
 
 
 def _settle(
@@ -150,11 +175,10 @@ def _settle(
 
 def what_differs(standing: Standing, spec: Spec, inputs: Inputs) -> list[str]:
     """Each key and input that is no longer what the standing artifact was made from, in words."""
-    wanted = json.loads(json.dumps(spec.content()))
+    made, wanted = standing.spec or {}, json.loads(json.dumps(spec.content()))
+    keys = [*sorted(made.keys() & wanted.keys()), *sorted(made.keys() ^ wanted.keys())]  # most telling first
     differences = [
-        f"{key} was {old!r}, now {new!r}"
-        for key in sorted({*(standing.spec or {}), *wanted})
-        if (old := (standing.spec or {}).get(key)) != (new := wanted.get(key))
+        f"{key} was {old!r}, now {new!r}" for key in keys if (old := made.get(key)) != (new := wanted.get(key))
     ]
     before = {(entry.role, entry.content_sha256) for entry in standing.inputs}
     return (
@@ -168,39 +192,19 @@ def what_differs(standing: Standing, spec: Spec, inputs: Inputs) -> list[str]:
     )
 
 
-def _run(
-    module: StageSpec,
-    project: Project,
-    spec: Spec,
-    inputs: Inputs,
-    name: str,
-    place: Path,
-    shared: Shared,
-    progress: Progress,
-) -> Manifest:
+def _check_disk(module: StageSpec, project: Project, spec: Spec, inputs: Inputs, name: str) -> None:
     need, free = module.disk_needed(spec, project, inputs), shutil.disk_usage(project.root).free
     if need > free:
         raise ResourceError(
             f"{module.STAGE} {name} needs about {human_bytes(need)} of disk, {human_bytes(free)} are free",
             "free some space, or point -C at another disk",
         )
-    if shared.force:
-        _set_aside(module, place)
-    stop = Stop()
-    stop.install()
-    device = shared.device if isinstance(shared, OnDevice) else "cpu"
+
+
+def _runner(module: StageSpec) -> Callable[[Any, Job], Manifest]:
+    """The stage's run(), imported only now: it may load torch."""
     runner: Callable[[Any, Job], Manifest] = importlib.import_module(f"gptcli.{module.STAGE.replace('-', '_')}.run").run
-    return runner(spec, Job(project, name, place, inputs, progress, stop, device))
-
-
-def _set_aside(module: StageSpec, place: Path) -> None:
-    """--force: an interrupted build goes; a trained run is renamed to the first free NAME.N."""
-    shutil.rmtree(partial_path(place), ignore_errors=True)
-    if module.TRAINED and place.exists():
-        number = 1
-        while place.with_name(f"{place.name}.{number}").exists():
-            number += 1
-        place.rename(place.with_name(f"{place.name}.{number}"))
+    return runner
 
 
 def _flat(spec: Spec) -> list[tuple[str, Any]]:
@@ -217,7 +221,7 @@ def _walk(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 def _dry_run(
     module: StageSpec, project: Project, spec: Spec, origins: dict[str, str], place: Path, shared: Shared
 ) -> None:
-    standing = what_stands(place)
+    standing = what_stands(place, shared.force)
     try:
         inputs, missing = module.inputs(spec, project, standing.manifest), ""
     except ArtifactError as error:  # an earlier stage that has not run yet

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gptcli.errors import SpecError
+from gptcli.records.chats import ROLES
 from gptcli.tokenizer import TURN_END, TURN_START, Tokenizer
-
-ROLES = ("system", "user", "assistant")
 
 # What transformers' apply_chat_template renders. Its text is encoded with markers matched, so it gives encode_chat's
 # ids as long as no message holds a marker's spelling or begins with a newline.
@@ -74,4 +73,4 @@ def _extend(ids: list[int], loss: list[bool], more: list[int], carries_loss: boo
     loss.extend([carries_loss] * len(more))
 
 
-__all__ = ["CHAT_TEMPLATE", "ROLES", "TURN_END", "TURN_START", "check_messages", "encode_chat"]
+__all__ = ["CHAT_TEMPLATE", "TURN_END", "TURN_START", "check_messages", "encode_chat"]

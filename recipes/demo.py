@@ -73,10 +73,9 @@ def run_chain(project: Path) -> tuple[list[tuple[str, ...]], dict[str, dict[str,
         "pretrain": stage(rows, project, tokens, "pretrain"),
         "eval": stage(rows, project, tokens, "eval", "base"),
     }
-    if not (project / "models/pystdlib/0.1.0").exists():
-        stage(rows, project, nothing, "checkpoint", "tag", "base", "0.1.0")
+    stage(rows, project, nothing, "checkpoint", "tag", "base", "0.1.0")
     reports["chat"] = stage(rows, project, tokens, "finetune-lora")
-    reports["eval chat"] = stage(rows, project, tokens, "eval", "chat")
+    reports["eval chat"] = stage(rows, project, nothing, "eval", "chat")
     reports["export"] = stage(rows, project, nothing, "export", "chat", "--to", "hf")
     return rows, reports
 

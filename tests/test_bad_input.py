@@ -139,7 +139,7 @@ KEYS = {
     "negative rate": Case(("pretrain", "--set", "lr=-1", *NEW), SPEC, ("lr = -1", "--set")),
     "rate that is no number": Case(("pretrain", "--set", "lr=nan", *NEW), SPEC, ("lr",)),
     "text where a number is due": Case(("pretrain", "--set", "steps=many", *NEW), SPEC, ("steps = 'many'",)),
-    "no steps": Case(("pretrain", "--steps", "0", *NEW), SPEC, ("steps = 0", "flag")),
+    "no steps": Case(("pretrain", "--steps", "-1", *NEW), SPEC, ("steps = -1", "flag")),
     "batch that does not fit": Case(
         ("pretrain", "--set", "global_batch_tokens=1000", *NEW),
         SPEC,
@@ -166,6 +166,23 @@ KEYS = {
     "recipe of another encoding": Case(("corpus",), SPEC, ("recipe.toml",), write("recipe.toml", b"a = '\xff'\n")),
     "recipe without tables": Case(("corpus",), SPEC, ("corpus",), write("recipe.toml", "corpus = 3\n")),
     "stage without names": Case(("corpus",), SPEC, ("corpus.main",), write("recipe.toml", "[corpus]\nmain = 3\n")),
+    "a table of no stage": Case(
+        ("corpus", "texts", *NEW), SPEC, ("[pretran]",), recipe("[pretrain.base]", "[pretran.base]")
+    ),
+    "a key above every name": Case(
+        ("pretrain", *NEW),
+        SPEC,
+        ("pretrain.lr = -1",),
+        recipe("[pretrain.base]", "[pretrain]\nlr = -1\n[pretrain.base]"),
+    ),
+    "a key with two types": Case(
+        ("pretrain", "--set", "micro_batch_size=0", *NEW),
+        SPEC,
+        ("micro_batch_size = 0 (--set): should be", "or should be 'auto'"),
+    ),
+    "no such device": Case(("pretrain", "--device", "abacus", *NEW), SPEC, ("abacus",)),
+    "no such device, eval": Case(("eval", "base", "--device", "abacus", *NEW), SPEC, ("abacus",)),
+    "a step in superscript": Case(("eval", "base@²", *NEW), ARTIFACT, ("²",)),
     "missing recipe": Case(("corpus", "--recipe", "other.toml"), SPEC, ("other.toml",)),
     "missing project": Case(("corpus", "-C", "elsewhere"), SPEC, ("elsewhere",)),
     "a project that is a file": Case(("status", "-C", "recipe.toml"), SPEC, ("recipe.toml",)),
@@ -280,7 +297,10 @@ MACHINE = {
     "no GPU, finetune-lora": Case(("finetune-lora", "--device", "cuda", *NEW), RESOURCE, ("cuda",), heavy=True),
     "no GPU, eval": Case(("eval", "base", "--device", "cuda", *NEW), RESOURCE, ("cuda",), heavy=True),
     "no GPU, chat": Case(("chat", "base", "--prompt", "a", "--device", "cuda"), RESOURCE, ("cuda",), heavy=True),
-    "no such device": Case(("pretrain", "--device", "abacus", *NEW), RESOURCE, ("abacus",), heavy=True),
+    "no GPU, pretrain again": Case(("pretrain", "--force", "--device", "cuda"), RESOURCE, ("cuda",), heavy=True),
+    "no GPU, finetune-lora again": Case(
+        ("finetune-lora", "--force", "--device", "cuda"), RESOURCE, ("cuda",), heavy=True
+    ),
     "a model the disk can't hold": Case(("pretrain", "--set", "hidden_size=2000000", *NEW), RESOURCE, ("disk",)),
     **{
         f"little disk, {words[0]}": Case(
@@ -386,6 +406,16 @@ def test_tokens_of_another_tokenizer(root, gptcli, snapshot) -> None:
     before.pop("runs/base/manifest.json")
     gptcli(root, "pretrain", "--set", "tokens=other").failed(ARTIFACT, "tokens")
     assert {name: hashed for name, hashed in snapshot(root, whole=True).items() if name in before} == before
+
+
+def test_what_is_damaged_can_be_forced(root, gptcli) -> None:
+    for name in ("corpus/main/manifest.json", "runs/base/manifest.json"):
+        (root / name).write_text("{")
+    gptcli(root, "corpus").failed(ARTIFACT, "corpus/main/manifest.json", "cannot be read")
+    gptcli(root, "corpus", "--force", expect=0)
+    gptcli(root, "pretrain", "--force", "--steps", "1", expect=0)
+    assert (root / "runs/base.1" / "checkpoints").is_dir()  # nothing trained is deleted
+    gptcli(root, "checkpoint", "verify", "base", expect=0)
 
 
 def test_the_same_run_twice_at_once(root, gptcli, snapshot) -> None:

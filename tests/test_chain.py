@@ -87,7 +87,8 @@ def test_inputs_are_the_hashes_of_what_came_before(chain):
     assert inputs("runs/base") == inputs(base) == {"tokens": hashes["tokens/main"]}
     assert inputs("evals/base") == {"model": base_hash, "tokens": hashes["tokens/main"]}
     assert inputs(chat)["base"] == base_hash
-    assert inputs("exports/main") == {"model": chat_hash, "base": base_hash}
+    ancestors = {"tokens": hashes["tokens/main"], "corpus": hashes["corpus/main"]}  # which the card tells of
+    assert inputs("exports/main") == {"model": chat_hash, "base": base_hash, **ancestors}
 
 
 def test_the_runs_metrics(chain):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -66,3 +69,24 @@ def test_work_done_before_counts_in_the_bar_not_in_the_rate() -> None:
     with Silent().bar("base", 100, "steps") as bar:
         bar.start_at(90)
         assert bar.text().startswith("base  90/100 steps  90 %  0 steps/s")
+
+
+def test_work_goes_on_where_nobody_reads_stderr() -> None:
+    script = (
+        "from gptcli.console import print_error\n"
+        "from gptcli.progress import Progress, Silent\n"
+        "with Progress().bar('corpus', 2, 'files') as bar:\n"
+        "    Progress().say('a' * 10_000); bar.advance(2)\n"
+        "Silent().warn('b'); print_error('c', 'd'); print('done')"
+    )
+    nobody, stderr = os.pipe()
+    os.close(nobody)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=stderr, text=True, check=False
+    )
+    os.close(stderr)
+    assert (ended.returncode, ended.stdout) == (0, "done\n")
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, script], stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert (closed.returncode, closed.stdout) == (0, "done\n")

@@ -134,6 +134,8 @@ def test_importing_the_command_line_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "words",
     [
+        (),
+        ("checkpoint",),
         ("init",),
         *[(stage.replace("_", "-"),) for stage in STAGES if stage != "checkpoint"],
         *[("checkpoint", verb) for verb in ("list", "show", "verify", "tag", "prune", "alias")],

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
@@ -17,6 +17,8 @@ class Outer(Spec):
     lr: float = Field(0.1, gt=0)
     kind: Literal["a", "b"] = "a"
     inner: Inner = Inner()
+    rows: list[Inner] = Field([])
+    batch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     workers: int = run_field(0, "processes")
 
 
@@ -24,11 +26,12 @@ def test_later_layers_win_and_every_value_knows_its_origin() -> None:
     layers = [("recipe", {"lr": 1.0, "inner": {"rank": 2}}), ("--set", {"inner": {"rank": 3}})]
     spec, origins = resolve(Outer, layers)
     assert (spec.lr, spec.inner.rank) == (1.0, 3)
-    assert origins == {"lr": "recipe", "kind": "default", "inner.rank": "--set", "workers": "default"}
+    rest = {"batch": "default", "workers": "default"}
+    assert origins == {"lr": "recipe", "kind": "default", "inner.rank": "--set", "rows": "default", **rest}
 
 
 def test_how_it_runs_is_no_content() -> None:
-    assert Outer(workers=4).content() == {"lr": 0.1, "kind": "a", "inner": {"rank": 8}}
+    assert Outer(workers=4).content() == {"lr": 0.1, "kind": "a", "inner": {"rank": 8}, "rows": [], "batch": "auto"}
 
 
 @pytest.mark.parametrize(
@@ -39,6 +42,9 @@ def test_how_it_runs_is_no_content() -> None:
         ({"lr": -1}, r"lr = -1 \(recipe\): should be greater than 0"),
         ({"lr": float("nan")}, r"lr = nan \(recipe\)"),
         ({"kind": "c"}, r"kind = 'c' \(recipe\): should be 'a' or 'b'"),
+        ({"batch": 0}, r"^batch = 0 \(recipe\): should be greater than or equal to 1, or should be 'auto'$"),
+        ({"rows": [{"rnak": 1}]}, r"^unknown key rows.0.rnak \(recipe\): did you mean rank\?$"),
+        ({"rows": [{"rank": 0}]}, r"^rows.0.rank = 0 \(recipe\): should be greater than or equal to 1$"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(values: dict[str, object], match: str) -> None:

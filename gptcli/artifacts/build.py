@@ -1,7 +1,8 @@
 """Building an artifact beside its place, so that to exist is to be whole.
 
-`.NAME.partial` is filled, `manifest.json` is written and fsynced last, then the folder takes its name. An artifact
-that is replaced steps aside as `.NAME.old` for the moment of the swap; `repair` ends a swap that was cut short.
+`.NAME.partial` is filled, `manifest.json` is written and fsynced last, then the folder takes its name. From the
+manifest on the new artifact counts: whatever cuts the rest short, `repair` ends it. An artifact that is replaced
+steps aside as `.NAME.old` for the moment of the swap.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from gptcli.artifacts.manifest import MANIFEST, Inputs, Manifest, list_files, ma
 
 SPEC = "spec.json"
 UNITS = "units"
+_FOR_RESUME = (SPEC, UNITS)
 
 
 def partial_path(place: Path) -> Path:
@@ -30,15 +32,43 @@ def old_path(place: Path) -> Path:
 
 
 def repair(place: Path) -> None:
-    """Finish or undo a swap that a crash cut short. Call it with the artifact's lock held."""
+    """Finish a swap that a crash cut short, or undo it where the new artifact isn't whole.
+
+    Call it with the artifact's lock held.
+    """
     partial, old = partial_path(place), old_path(place)
-    if old.exists() and not place.exists():
-        # The old one stepped aside and the new one, whole if it has its manifest, had not yet taken the name.
-        replace(partial if (partial / MANIFEST).is_file() else old, place)
+    is_free = (place / MANIFEST).is_file() or not place.exists()  # a foreign folder is never replaced
+    if (partial / MANIFEST).is_file() and is_free:
+        _take_place(place)
+    elif old.exists() and not place.exists():
+        replace(old, place)
     if old.exists():
         shutil.rmtree(old)
-    if (partial / MANIFEST).is_file() and not place.exists():
-        replace(partial, place)
+
+
+def _take_place(place: Path) -> None:
+    """Rid a build whose manifest is written of all that only a resume needs, and give it its name."""
+    partial, old = partial_path(place), old_path(place)
+    with disk_errors(partial):
+        if (partial / UNITS).exists():
+            shutil.rmtree(partial / UNITS)
+        (partial / SPEC).unlink(missing_ok=True)
+        fsync_directory(partial)
+    if place.exists():
+        if old.exists():
+            shutil.rmtree(old)
+        replace(place, old)
+    replace(partial, place)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def set_aside(place: Path) -> None:
+    """Rename what stands at `place` to the first free NAME.N."""
+    number = 1
+    while place.with_name(f"{place.name}.{number}").exists():
+        number += 1
+    replace(place, place.with_name(f"{place.name}.{number}"))
 
 
 class Build:
@@ -63,6 +93,8 @@ class Build:
         directory = partial_path(place)
         wanted = {"kind": kind, "spec": spec, "inputs": [asdict(entry) for entry in inputs.entries]}
         found = _read_spec(directory / SPEC)
+        with disk_errors(directory):  # the manifest goes first: without its files it must vouch for nothing
+            (directory / MANIFEST).unlink(missing_ok=True)
         resumed = found is not None and found == json.loads(json.dumps(wanted))
         if directory.exists() and not resumed:
             if found is not None:
@@ -73,7 +105,7 @@ class Build:
         if not resumed:
             write_json(directory / SPEC, wanted)
         for path in directory.iterdir():
-            if path.name not in (SPEC, UNITS):
+            if path.name not in _FOR_RESUME:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         for pending in (directory / UNITS).rglob(f"*{PENDING}"):
             pending.unlink()
@@ -82,30 +114,18 @@ class Build:
     def commit(self, stats: dict[str, Any], records: dict[str, Any], rows: dict[str, int] | None = None) -> Manifest:
         """Hash and fsync every file, write the manifest last, and swap the artifact into its place.
 
-        `rows` gives the row counts of those files that have rows, by name.
+        `rows` gives the row counts of those files that have rows, by name. Units and spec.json are none of the
+        artifact's files and stay until the manifest is written: hashing takes long, and a kill in it loses no unit.
         """
-        shutil.rmtree(self.units, ignore_errors=True)
-        (self.directory / SPEC).unlink(missing_ok=True)
         with disk_errors(self.directory):
             for path in sorted(self.directory.rglob("*")):
-                fsync_file(path)
-        files = list_files(self.directory, rows or {})
+                if path.relative_to(self.directory).parts[0] not in _FOR_RESUME:
+                    fsync_file(path)
+        files = list_files(self.directory, rows or {}, without=_FOR_RESUME)
         manifest = make_manifest(self.kind, self.spec, self.inputs, files, stats, records)
         write_manifest(self.directory, manifest)
-        fsync_directory(self.directory)
-        self._swap()
+        _take_place(self.place)
         return manifest
-
-    def _swap(self) -> None:
-        old = old_path(self.place)
-        if self.place.exists():
-            replace(self.place, old)
-        replace(self.directory, self.place)
-        if old.exists():
-            shutil.rmtree(old)
-
-    def discard(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def _read_spec(path: Path) -> Any:

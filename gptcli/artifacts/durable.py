@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from gptcli.errors import ResourceError
 
 PENDING = ".tmp"  # ends the name of a file that is still being written
+DISCARDED = ".discarded"  # ends the name of a folder on its way out
 
 
 def canonical_json(value: Any) -> bytes:
@@ -64,6 +66,23 @@ def replace(source: Path, target: Path) -> None:
     with disk_errors(target):
         source.replace(target)
         fsync_directory(target.parent)
+
+
+def discard(directory: Path) -> None:
+    """Delete a folder so that it is there whole or, under its own name, not at all.
+
+    Cut short it leaves `.NAME.discarded`, which `clear_discarded` removes.
+    """
+    discarded = directory.with_name(f".{directory.name}{DISCARDED}")
+    shutil.rmtree(discarded, ignore_errors=True)
+    replace(directory, discarded)
+    shutil.rmtree(discarded)
+
+
+def clear_discarded(parent: Path) -> None:
+    """Remove what deletions that were cut short left in a folder."""
+    for leftover in parent.glob(f".*{DISCARDED}"):
+        shutil.rmtree(leftover)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from gptcli.artifacts.aliases import read_aliases
 from gptcli.artifacts.durable import canonical_json, sha256_file
 from gptcli.artifacts.manifest import Input, manifest_of
 from gptcli.artifacts.project import Project
+from gptcli.artifacts.rows import METRICS, read_rows
 from gptcli.errors import ArtifactError
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -27,8 +28,12 @@ class ModelRef:
 
 def step_directories(run: Path) -> dict[int, Path]:
     """The finished checkpoints of a run by step, ascending."""
-    found = {int(path.name[5:]): path for path in (run / "checkpoints").glob("step-[0-9]*") if path.name[5:].isdigit()}
+    found = {int(path.name[5:]): path for path in (run / "checkpoints").glob("step-[0-9]*") if _is_step(path.name[5:])}
     return dict(sorted(found.items()))
+
+
+def _is_step(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def best_step(run: Path, among: Collection[int] | None = None) -> int:
@@ -40,15 +45,8 @@ def best_step(run: Path, among: Collection[int] | None = None) -> int:
     steps = [step for step in step_directories(run) if among is None or step in among]
     if not steps:
         raise ArtifactError(f"{run} has no checkpoint yet", "let the run reach its first checkpoint")
-    losses: dict[int, float] = {}
-    metrics = run / "metrics.jsonl"
-    for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:  # the last line, while it is being written
-            break
-        if "val_loss" in row and row["step"] in steps:
-            losses[row["step"]] = row["val_loss"]
+    measured = [row for row in read_rows(run / METRICS) if "val_loss" in row]
+    losses = {row["step"]: row["val_loss"] for row in measured if row.get("step") in steps}
     return min(losses, key=lambda step: (losses[step], step)) if losses else max(steps)
 
 
@@ -87,14 +85,7 @@ def _version(project: Project, ref: str) -> ModelRef:
     if not folder.is_dir():
         there = _names(project.root / "models") if (project.root / "models").is_dir() else "none"
         raise ArtifactError(f"there is no model {model} (models: {there})", "gptcli checkpoint tag RUN 1.0.0")
-    aliases = folder / "aliases.json"
-    if aliases.is_file():
-        try:
-            version = json.loads(aliases.read_text(encoding="utf-8")).get(version, version)
-        except (ValueError, AttributeError) as error:
-            raise ArtifactError(
-                f"{aliases} cannot be read: {error}", "gptcli checkpoint alias sets its names again once it is deleted"
-            ) from error
+    version = read_aliases(project, model).get(version, version)
     directory = folder / version
     if manifest_of(directory) is None:
         raise ArtifactError(f"{model} has no version {version} (versions: {_names(folder)})", "gptcli checkpoint list")
@@ -112,7 +103,7 @@ def _checkpoint(project: Project, ref: str) -> ModelRef:
         step = best_step(run)
     elif not which:
         step = max(steps)
-    elif which.isdigit() and int(which) in steps:
+    elif _is_step(which) and int(which) in steps:
         step = int(which)
     else:
         there = ", ".join(map(str, steps))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,16 +13,18 @@ from pathlib import Path
 from gptcli.artifacts.durable import disk_errors
 from gptcli.errors import ArtifactError
 
+PATIENCE_SECONDS = 1.0  # whoever asks `is_held` holds the lock for a moment; who builds holds it for longer
+
 
 @contextmanager
 def lock(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock at `path`; ArtifactError naming pid and host when another process has it."""
+    """Hold the lock at `path`; ArtifactError naming pid and host when another process keeps it for a second."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(descriptor)
         except BlockingIOError as error:
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
             raise ArtifactError(
@@ -29,13 +32,31 @@ def lock(path: Path, what: str) -> Iterator[None]:
             ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 
 
+def _take(descriptor: int) -> None:
+    """BlockingIOError when another process keeps the lock for PATIENCE_SECONDS."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.02)
+
+
 def is_held(path: Path) -> str | None:
-    """Who holds the lock at `path` ("pid 12 on host"), or None; never waits and never takes it."""
+    """Who holds the lock at `path` ("pid 12 on host"), or None.
+
+    Never waits; to find out it shares the lock for a moment, which `lock` outwaits.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:

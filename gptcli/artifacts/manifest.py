@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -116,9 +117,11 @@ def make_manifest(
     )
 
 
-def list_files(directory: Path, rows: dict[str, int]) -> tuple[FileEntry, ...]:
-    """Every file below `directory` but the manifest, hashed, in the order of their names."""
-    found = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+def list_files(directory: Path, rows: dict[str, int], without: Collection[str] = ()) -> tuple[FileEntry, ...]:
+    """Every file below `directory` but the manifest and what the names `without` hold, hashed, in the order of
+    their names."""
+    paths = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
+    found = sorted(path.as_posix() for path in paths if path.parts[0] not in without)
     return tuple(
         FileEntry(name, (directory / name).stat().st_size, sha256_file(directory / name), rows.get(name))
         for name in found

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +29,11 @@ class TokenStream:
     documents: int
 
     @staticmethod
-    def open(directory: Path, split: str) -> TokenStream:
-        """The split `train`, `val` or `test` of tokens/NAME; ArtifactError when the split has no shard."""
+    def open(directory: Path, split: str, limit: int = 0) -> TokenStream:
+        """The first `limit` documents (0: all) of the split `train`, `val` or `test` of tokens/NAME.
+
+        Raises ArtifactError when the split has no shard.
+        """
         paths = shard_paths(directory, split)
         if not paths:
             raise ArtifactError(
@@ -36,13 +41,10 @@ class TokenStream:
                 f"give the corpus a {split} share (corpus --set {split}_share=0.05)",
             )
         pieces, text_bytes, documents = [], 0, 0
-        for path in paths:
-            reader = open_shard(path)
-            for number in range(reader.num_record_batches):
-                batch = reader.get_batch(number)
-                pieces.append(batch.column("tokens").flatten().to_numpy(zero_copy_only=True))
-                text_bytes += int(batch.column("bytes").to_numpy(zero_copy_only=True).sum())
-                documents += batch.num_rows
+        for batch in _first_rows(paths, limit):
+            pieces.append(batch.column("tokens").flatten().to_numpy(zero_copy_only=True))
+            text_bytes += int(batch.column("bytes").to_numpy(zero_copy_only=True).sum())
+            documents += batch.num_rows
         starts = np.zeros(len(pieces) + 1, np.int64)
         np.cumsum([len(piece) for piece in pieces], out=starts[1:])
         return TokenStream(tuple(pieces), starts, text_bytes, documents)
@@ -68,3 +70,18 @@ class TokenStream:
             filled += len(part)
             piece += 1
         return out
+
+
+def _first_rows(paths: list[Path], limit: int) -> Iterator[Any]:
+    """Record batches of the first `limit` rows of the shards; 0: of all."""
+    left = limit
+    for path in paths:
+        reader = open_shard(path)
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            if limit:
+                batch = batch.slice(0, left)
+                left -= batch.num_rows
+            yield batch
+            if limit and not left:
+                return

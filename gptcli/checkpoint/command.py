@@ -9,7 +9,14 @@ import typer
 from gptcli.options import Place, shared_options
 
 checkpoint = typer.Typer(
-    help="List, show, verify, tag and prune what training has saved.", no_args_is_help=True, rich_markup_mode=None
+    help="""List, show, verify, tag and prune what training has saved.
+
+    \b
+    Example:
+      gptcli checkpoint list
+    """,
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 Model = Annotated[str, typer.Argument(help="Run, RUN@best, RUN@1000, MODEL:1.2.0 or a directory.")]
 

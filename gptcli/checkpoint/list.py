@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from gptcli.artifacts.aliases import read_aliases
 from gptcli.artifacts.project import Project
-from gptcli.checkpoint.registry import Checkpoint, Run, Version, find_runs, find_versions, read_aliases
+from gptcli.checkpoint.registry import Checkpoint, Run, Version, find_runs, find_versions
 from gptcli.console import human_bytes
 
 HEADER = ("model", "val loss", "train loss", "size", "")

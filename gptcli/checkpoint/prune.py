@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-from gptcli.artifacts.build import SPEC
-from gptcli.artifacts.durable import replace
-from gptcli.artifacts.manifest import manifest_of
+from gptcli.artifacts.durable import clear_discarded, discard
 from gptcli.artifacts.project import Project
-from gptcli.checkpoint.registry import Checkpoint, Run, artifact_directories, read_run
+from gptcli.artifacts.usage import used_by
+from gptcli.checkpoint.registry import Checkpoint, Run, read_run
 from gptcli.console import Report, human_bytes
 from gptcli.errors import ArtifactError
-
-DISCARDED = "discarded"  # .step-00000100.discarded is on its way out, and no checkpoint any more
 
 
 def prune(project: Project, name: str, keep: int, every: int = 0, dry_run: bool = False) -> Report:
@@ -33,10 +28,8 @@ def prune(project: Project, name: str, keep: int, every: int = 0, dry_run: bool 
         kept, dropped = _split(project, read_run(path), keep, every)
         report = _report(project, kept, dropped, dry_run=False)
         for checkpoint in dropped:
-            discarded = checkpoint.path.with_name(f".{checkpoint.path.name}.{DISCARDED}")
-            replace(checkpoint.path, discarded)
-        for leftover in (path / "checkpoints").glob(f".*.{DISCARDED}"):  # an interrupted prune's too
-            shutil.rmtree(leftover)
+            discard(checkpoint.path)
+        clear_discarded(path / "checkpoints")
     return report
 
 
@@ -44,7 +37,7 @@ def _split(
     project: Project, run: Run, keep: int, every: int
 ) -> tuple[list[tuple[Checkpoint, list[str]]], list[Checkpoint]]:
     """Those that stay, with the reasons, and those that go."""
-    used = _used(project)
+    used = used_by(project)
     newest = {checkpoint.step for checkpoint in run.checkpoints[-keep:]}
     kept, dropped = [], []
     for checkpoint in run.checkpoints:
@@ -58,29 +51,6 @@ def _split(
         else:
             dropped.append(checkpoint)
     return kept, dropped
-
-
-def _used(project: Project) -> dict[str, list[str]]:
-    """Which checkpoints are inputs of versions, checkpoints and runs, by path; evaluations and exports need none."""
-    users: dict[str, list[str]] = {}
-    for directory in artifact_directories(project):
-        manifest = manifest_of(directory)
-        if manifest is not None and manifest.kind not in ("evaluation", "export"):
-            for entry in manifest.inputs:
-                users.setdefault(entry.path, []).append(project.relative(directory))
-    for started in sorted((project.root / "runs").glob(f"*/{SPEC}")):  # a run that has not ended
-        for path in _inputs_of(started):
-            users.setdefault(path, []).append(project.relative(started.parent))
-    return users
-
-
-def _inputs_of(started: Path) -> list[str]:
-    try:
-        return [str(entry["path"]) for entry in json.loads(started.read_text(encoding="utf-8"))["inputs"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"{started} cannot be read, so what it needs is not known: {error}", "mend or remove that run first"
-        ) from error
 
 
 def _report(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gptcli.artifacts.locations import best_step, step_directories
-from gptcli.artifacts.manifest import MANIFEST, Manifest, manifest_of
+from gptcli.artifacts.manifest import Manifest, manifest_of
 from gptcli.artifacts.project import Project
+from gptcli.artifacts.rows import METRICS, read_rows
+from gptcli.artifacts.usage import folders
 from gptcli.errors import ArtifactError, SpecError
-from gptcli.training.metrics import METRICS, read_rows
 
-ALIASES = "aliases.json"
 LATEST = "latest"  # the alias that follows the highest version by itself
 # Semantic Versioning 2.0.0: three numbers without leading zeros, then perhaps -pre.release and +build.
 _IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
@@ -58,10 +57,6 @@ class Version:
     problem: str = ""
 
 
-def _folders(parent: Path) -> list[Path]:
-    return sorted(path for path in parent.glob("*") if path.is_dir() and not path.name.startswith("."))
-
-
 def _manifest_or_problem(directory: Path) -> tuple[Manifest | None, str]:
     try:
         return manifest_of(directory), ""
@@ -71,7 +66,7 @@ def _manifest_or_problem(directory: Path) -> tuple[Manifest | None, str]:
 
 def find_runs(project: Project) -> list[Run]:
     """Every run with its checkpoints, by name."""
-    return [read_run(path) for path in _folders(project.root / "runs")]
+    return [read_run(path) for path in folders(project.root / "runs")]
 
 
 def read_run(path: Path) -> Run:
@@ -105,32 +100,9 @@ def find_versions(project: Project) -> list[Version]:
     """Every tagged version, by model and ascending version."""
     return [
         Version(folder.name, path.name, path, *_manifest_or_problem(path))
-        for folder in _folders(project.root / "models")
-        for path in sorted(_folders(folder), key=lambda path: version_order(path.name))
+        for folder in folders(project.root / "models")
+        for path in sorted(folders(folder), key=lambda path: version_order(path.name))
     ]
-
-
-def read_aliases(project: Project, model: str) -> dict[str, str]:
-    """The aliases of a model; ArtifactError when their file is broken."""
-    path = project.place("models", model) / ALIASES
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): str(version) for name, version in found.items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}", "delete it and set the aliases again") from error
-
-
-def artifact_directories(project: Project) -> list[Path]:
-    """The directory of every artifact of the project that has a manifest, readable or not, in the chain's order."""
-    found: list[Path] = []
-    for folder in ("corpus", "tokens", "runs", "models", "evals", "exports"):
-        for path in _folders(project.root / folder):
-            inner = list(step_directories(path).values()) if folder == "runs" else []
-            inner += _folders(path) if folder == "models" else []
-            found += [directory for directory in [*inner, path] if (directory / MANIFEST).exists()]
-    return found
 
 
 def version_order(version: str) -> tuple[Any, ...]:

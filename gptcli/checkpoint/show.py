@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gptcli.artifacts.locations import resolve_model
+from gptcli.artifacts.locations import ADAPTER_CONFIG, resolve_model
 from gptcli.artifacts.manifest import Manifest, manifest_of
 from gptcli.artifacts.project import Project
 from gptcli.checkpoint.lineage import lineage, lineage_rows
@@ -29,7 +29,7 @@ def show(project: Project, ref: str) -> Report:
         "kind": model.kind,
         "content_sha256": manifest.content_sha256 if manifest else None,
         "config": _config(model.directory, "config.json"),
-        "adapter": _config(model.directory, "adapter_config.json"),
+        "adapter": _config(model.directory, ADAPTER_CONFIG),
         "parameters": sum(counted.values()),
         "parameters_by_dtype": counted,
         "bytes": _sizes(model.directory),

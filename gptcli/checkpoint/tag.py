@@ -8,17 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gptcli.artifacts.aliases import ALIASES, read_aliases
 from gptcli.artifacts.build import Build, repair
 from gptcli.artifacts.durable import disk_errors, write_json
 from gptcli.artifacts.locations import resolve_model
 from gptcli.artifacts.manifest import MANIFEST, Input, Inputs, Manifest, manifest_of, read_manifest, verify_files
 from gptcli.artifacts.project import Project
 from gptcli.checkpoint.registry import (
-    ALIASES,
     LATEST,
     figures_of,
     highest_version,
-    read_aliases,
     require_name,
     require_version,
 )

@@ -9,7 +9,7 @@ from typing import Any
 from gptcli.artifacts.locations import resolve_model
 from gptcli.artifacts.manifest import Manifest, read_manifest, verify_files
 from gptcli.artifacts.project import Project
-from gptcli.checkpoint.registry import artifact_directories
+from gptcli.artifacts.usage import artifact_directories
 from gptcli.checkpoint.weights import not_finite
 from gptcli.errors import ArtifactError
 

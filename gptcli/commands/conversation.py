@@ -117,6 +117,8 @@ def run(shared: PlaceAndDevice, wish: Wish, settings: Sampling) -> None:
     Raises SpecError for a prompt that is empty or too long, ArtifactError for a model that can't be opened.
     """
     prompt = wish.prompt
+    if prompt is None and sys.stdin is None:  # closed, as `<&-` does
+        raise SpecError("there is no prompt: standard input is closed", "give --prompt TEXT")
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read().removesuffix("\n")  # the newline that echo and editors end a text with
     if shared.as_json and prompt is None:

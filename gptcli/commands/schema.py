@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-STAGES = ("corpus", "tokenize", "pretrain", "eval", "finetune-lora", "export")
-
 
 def schema() -> None:
     """Print the JSON Schema of recipe.toml: every key with its default, range and meaning.
@@ -14,6 +12,7 @@ def schema() -> None:
     """
     from importlib import import_module
 
+    from gptcli.artifacts.project import STAGES
     from gptcli.console import print_json
 
     tables = {stage: import_module(f"gptcli.{stage.replace('-', '_')}.spec").SPEC for stage in STAGES}

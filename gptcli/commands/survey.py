@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import shutil
 from pathlib import Path
 from typing import Any
 
+from gptcli.artifacts.aliases import read_aliases
 from gptcli.artifacts.build import old_path, partial_path
 from gptcli.artifacts.locations import step_directories
-from gptcli.artifacts.project import Project
-from gptcli.commands.schema import STAGES
+from gptcli.artifacts.project import FOLDERS, STAGES, Project
 from gptcli.console import human_bytes, print_columns, print_rows
-from gptcli.errors import GptcliError
+from gptcli.errors import GptcliError, SpecError
 from gptcli.options import Shared
 from gptcli.spec import resolve
 from gptcli.stage import Standing, spec_layers, what_differs, what_stands
 
-FOLDERS = ("corpus", "tokens", "runs", "models", "evals", "exports")
 DONE, STALE, RUNNING, INTERRUPTED, MISSING = "done", "stale", "running", "interrupted", "missing"
 _HEADER = ("stage", "name", "state", "size", "made", "")
 _SHOWN_DIFFERENCES = 3
@@ -32,7 +30,7 @@ def survey(project: Project) -> dict[str, Any]:
         "models": _models(project),
         "bytes": {folder: _disk_use(project.root / folder) for folder in FOLDERS if (project.root / folder).is_dir()},
         "free_bytes": shutil.disk_usage(project.root).free,
-        "notes": _unknown_tables(project),
+        "notes": [f"{message}; {hint}" for message, hint in project.faults()],
     }
 
 
@@ -42,8 +40,7 @@ def _module(stage: str) -> Any:
 
 def _names(project: Project, stage: str) -> list[str]:
     """The names in the recipe's tables, then those that stand on disk alone."""
-    tables = project.recipe.get(stage, {})
-    typed = list(tables) if isinstance(tables, dict) else []
+    typed = list(project.tables(stage))
     folder = project.root / _module(stage).FOLDER
     found: set[str] = set()
     for path in folder.glob("*"):
@@ -58,7 +55,7 @@ def _stage_of(project: Project, path: Path) -> str | None:
     """Which of the two stages a run belongs to; None where the folder alone decides."""
     if path.parent.name != "runs":
         return None
-    named = [stage for stage in ("pretrain", "finetune-lora") if path.name in project.recipe.get(stage, {})]
+    named = [stage for stage in ("pretrain", "finetune-lora") if path.name in project.tables(stage)]
     if named:
         return named[0]
     try:
@@ -77,7 +74,11 @@ def _read(place: Path) -> Standing:
 
 def _row(project: Project, stage: str, name: str) -> dict[str, Any]:
     module = _module(stage)
-    place = project.place(module.FOLDER, name)
+    try:
+        place = project.place(module.FOLDER, name)
+    except GptcliError as error:  # a table whose name no folder can have
+        nothing = {"bytes": 0, "created": None, "content_sha256": None}
+        return {"stage": stage, "name": name, "path": "", "state": MISSING, "detail": error.message, **nothing}
     row: dict[str, Any] = {"stage": stage, "name": name, "path": project.relative(place)}
     try:
         standing, problem = _read(place), ""
@@ -127,18 +128,22 @@ def _progress(place: Path, standing: Standing) -> str:
 def _what_changed(project: Project, module: Any, name: str, standing: Standing) -> list[str]:
     """How a finished artifact differs from what its recipe table says, and which of its inputs changed.
 
-    Keys that the table leaves out may have been set on the command line: they are taken as they were.
+    Keys that the table leaves out may have been set on the command line: they are taken as they were, unless the
+    table no longer goes with them.
     """
     try:
         layers = spec_layers(module, project, name, Shared(project=project.root), {}, {})
-        spec, _ = resolve(module.SPEC, [("its manifest", standing.spec or {}), *layers])
+        try:
+            spec, _ = resolve(module.SPEC, [("its manifest", standing.spec or {}), *layers])
+        except SpecError:
+            spec, _ = resolve(module.SPEC, layers)
         return what_differs(standing, spec, module.inputs(spec, project, standing.manifest))
     except GptcliError as error:  # an input is gone, or the recipe can't be read as it stands
         return [error.message]
 
 
 def _models(project: Project) -> list[dict[str, Any]]:
-    from gptcli.checkpoint.registry import find_versions, read_aliases
+    from gptcli.checkpoint.registry import find_versions
 
     versions = find_versions(project)
     found = []
@@ -171,15 +176,6 @@ def _disk_use(folder: Path) -> int:
         if path.is_file():
             sizes[found.st_dev, found.st_ino] = found.st_size
     return sum(sizes.values())
-
-
-def _unknown_tables(project: Project) -> list[str]:
-    notes = []
-    for key in project.recipe:
-        if key not in (*STAGES, "project"):
-            near = difflib.get_close_matches(key, STAGES, 1, 0.5)
-            notes.append(f"the recipe's table [{key}] is read by no stage" + (f"; [{near[0]}]?" if near else ""))
-    return notes
 
 
 def print_survey(found: dict[str, Any]) -> None:

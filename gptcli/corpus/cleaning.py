@@ -17,6 +17,7 @@ from gptcli.errors import SpecError
 from gptcli.records.decoding import without_surrogates
 from gptcli.records.opening import CORRUPT, TRUNCATED, sniff
 from gptcli.records.rows import NOT_JSON, Row, RowFile
+from gptcli.records.sources import require_unchanged
 from gptcli.records.text import EMPTY, TOO_LONG, TextFile, separator_pattern
 
 # Reasons a document is left out, beside EMPTY, TOO_LONG, CORRUPT, TRUNCATED, `bad_row:…` and `filter:NAME:…`.
@@ -41,7 +42,10 @@ class Piece:
 
 
 def clean_unit(unit: Unit, spec: CorpusSpec, directory: Path) -> None:
-    """Clean the unit's files into `directory`. SpecError naming a file that can't be read or has no text."""
+    """Clean the unit's files into `directory`.
+
+    Raises SpecError naming a file that can't be read, has no text, or is no longer the one that was hashed.
+    """
     writer, counts = UnitWriter(directory, unit), Counts()
     for file in unit.files:
         for piece in read_pieces(file, spec, counts):
@@ -69,6 +73,7 @@ def clean_unit(unit: Unit, spec: CorpusSpec, directory: Path) -> None:
                     piece.meta,
                 )
             )
+        require_unchanged(file.path, file.recorded)
     writer.close(counts)
 
 
@@ -97,7 +102,7 @@ def _judge(text: str, spec: CorpusSpec) -> str:
 
 def read_pieces(file: UnitFile, spec: CorpusSpec, counts: Counts) -> Iterator[Piece]:
     """The documents of one file, whatever its form; a file that is damaged is put down in `counts.faults`."""
-    content = sniff(file.path, file.name).content
+    content = sniff(file.path, file.name)
     if content == "binary":
         yield Piece("", 0, file.path.stat().st_size, reason=NOT_TEXT)
         return

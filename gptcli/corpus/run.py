@@ -17,7 +17,7 @@ from gptcli.corpus.spec import KIND, CorpusSpec
 from gptcli.corpus.units import Counts, Index, Unit, is_finished, plan_units, read_index, total_bytes
 from gptcli.errors import SpecError
 from gptcli.job import Job
-from gptcli.records.sources import expand
+from gptcli.records.sources import recorded_files
 from gptcli.records.stdlib import LICENSE, STDLIB
 from gptcli.runtime.executor import default_workers, map_ordered
 
@@ -29,13 +29,13 @@ def run(spec: CorpusSpec, job: Job) -> Manifest:
     """Build corpus/NAME. SpecError where a source can't be read or nothing is left; StoppedError between units."""
     build = Build.open(job.place, kind=KIND, spec=spec.content(), inputs=job.inputs, say=job.progress.say)
     typed = list(dict.fromkeys(spec.source))
-    sizes = {source.path: source.bytes for source in job.inputs.sources}
     licenses = [spec.license or (LICENSE if source == STDLIB else None) for source in typed]
-    units = plan_units(expand(spec.source, job.project.root), sizes, licenses)
+    files = recorded_files(spec.source, job.project.root, job.inputs, "source")
+    units = plan_units(files, job.inputs.sources, licenses)
     _clean(units, spec, job, build)
     indexes = [read_index(build.units, unit) for unit in units]
     decision = decide(indexes, spec)
-    stats = _stats(indexes, decision, typed)
+    stats = _stats(indexes, decision, typed, licenses)
     _tell(stats, spec, job)
     with job.progress.bar("corpus: writing", total_bytes(units), "B") as bar:
 
@@ -62,7 +62,7 @@ def _clean(units: list[Unit], spec: CorpusSpec, job: Job, build: Build) -> None:
             job.stop.check()
 
 
-def _stats(indexes: list[Index], decision: Decision, typed: list[str]) -> dict[str, Any]:
+def _stats(indexes: list[Index], decision: Decision, typed: list[str], licenses: list[str | None]) -> dict[str, Any]:
     """What the manifest tells: everything read is kept in a split or counted under a reason."""
     counts = Counts()
     for index in indexes:
@@ -96,6 +96,7 @@ def _stats(indexes: list[Index], decision: Decision, typed: list[str]) -> dict[s
         "sources": [
             {
                 "source": source,
+                "license": licenses[number],
                 "documents_read": counts.read.get(str(number), 0),
                 "documents": int((kept & (sources == number)).sum()),
                 "bytes": int(lengths[kept & (sources == number)].sum()),

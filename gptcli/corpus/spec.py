@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gptcli.artifacts.manifest import Inputs, Manifest
 from gptcli.artifacts.project import Project
@@ -14,7 +14,7 @@ from gptcli.errors import SpecError
 from gptcli.records.sources import expand, fingerprint, source_inputs
 from gptcli.records.stdlib import DOCSTRINGS, STDLIB
 from gptcli.records.text import separator_pattern
-from gptcli.spec import Spec, run_field
+from gptcli.spec import OneOrMore, Spec, run_field
 
 STAGE = "corpus"
 KIND = "corpus"
@@ -26,16 +26,10 @@ _TEXT_PER_PACKED_BYTE = 6  # a guess for .gz and .zst text; what it is used for 
 _PACKED = (".gz", ".zst", ".gzip", ".zstd")
 
 
-def _as_list(given: Any) -> Any:
-    return [given] if isinstance(given, str) else given
-
-
 class CorpusSpec(Spec):
     """Read, clean, filter, deduplicate and split text. Lengths count characters after newlines became \\n."""
 
-    source: Annotated[list[str], BeforeValidator(_as_list)] = Field(
-        min_length=1, description=f"files, folders, globs or {STDLIB}, in the order to read them"
-    )
+    source: OneOrMore = Field(min_length=1, description=f"files, folders, globs or {STDLIB}, in the order to read them")
     text_key: str = Field("text", min_length=1, description="the key of a JSON row that holds its text")
     separator: str = Field(
         "none",

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from gptcli.artifacts.durable import PENDING, disk_errors, fsync_file, replace, write_bytes
+from gptcli.artifacts.manifest import Source
 from gptcli.records.sources import SourceFile
 
 UNIT_BYTES = 4 << 20  # raw bytes of source files at which a unit is closed; a larger file is one by itself
@@ -52,9 +53,13 @@ class UnitFile:
     """One source file of a unit; `source` is the number of the typed source it came from."""
 
     path: Path
-    name: str
+    recorded: Source
     source: int
     license: str | None
+
+    @property
+    def name(self) -> str:
+        return self.recorded.path
 
 
 @dataclass(frozen=True)
@@ -91,22 +96,24 @@ class Counts:
         self.faults += [(name, fault) for name, fault in other.faults]
 
 
-def plan_units(files: Sequence[SourceFile], sizes: dict[str, int], licenses: Sequence[str | None]) -> list[Unit]:
+def plan_units(files: Sequence[SourceFile], sources: Sequence[Source], licenses: Sequence[str | None]) -> list[Unit]:
     """Cut the files, in order, into units; the cut depends on the files alone.
 
-    sizes: raw bytes by file name; licenses: one for each typed source.
+    sources: what was recorded of every file; licenses: one for each typed source.
     """
+    recorded = {source.path: source for source in sources}
     numbers: dict[str, int] = {}
     units: list[Unit] = []
     waiting: list[UnitFile] = []
     held = 0
     for file in files:
         number = numbers.setdefault(file.source, len(numbers))
-        if waiting and held + sizes[file.name] > UNIT_BYTES:
+        size = recorded[file.name].bytes
+        if waiting and held + size > UNIT_BYTES:
             units.append(Unit(len(units), tuple(waiting), held))
             waiting, held = [], 0
-        waiting.append(UnitFile(file.path, file.name, number, licenses[number]))
-        held += sizes[file.name]
+        waiting.append(UnitFile(file.path, recorded[file.name], number, licenses[number]))
+        held += size
         if held >= UNIT_BYTES or len(waiting) >= UNIT_FILES:
             units.append(Unit(len(units), tuple(waiting), held))
             waiting, held = [], 0

@@ -40,7 +40,8 @@ def evaluate(
       gptcli eval ./some-hf-model --text novel.txt --set seq_len=512
     """
     from gptcli import stage
-    from gptcli.eval.spec import FIGURES, name_of
+    from gptcli.eval.naming import naming
+    from gptcli.eval.spec import FIGURES
     from gptcli.scoring.gates import judge, parse_gate, require_known
 
     gates = [parse_gate(gate) for gate in fail_if or []]
@@ -52,7 +53,7 @@ def evaluate(
         "chats": chats or None,
         "baselines": baselines,
     }
-    name = shared.name or (name_of(model) if model else None)
-    report = stage.execute("eval", shared, words, name)
+    name, defaults = naming(shared, model)
+    report = stage.execute("eval", shared, words, name, defaults)
     if report is not None:
         judge(gates, report.figures)

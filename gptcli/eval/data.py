@@ -13,11 +13,11 @@ from gptcli.artifacts.project import Project
 from gptcli.artifacts.shards import open_shard, shard_paths
 from gptcli.artifacts.tokens import TokenStream
 from gptcli.errors import ArtifactError, SpecError
-from gptcli.eval.spec import EvalSpec
+from gptcli.eval.spec import EvalSpec, held_out_share
 from gptcli.job import Job
 from gptcli.records.chats import Chats
 from gptcli.records.opening import sniff
-from gptcli.records.sources import expand
+from gptcli.records.sources import recorded_files, require_unchanged
 from gptcli.records.text import TextFile, separator_pattern
 from gptcli.scoring.chats import RenderedChat
 from gptcli.scoring.rendering import render_chats
@@ -25,24 +25,31 @@ from gptcli.tokenizer import Tokenizer
 
 
 def text_documents(spec: EvalSpec, job: Job) -> Iterator[str]:
-    """The first `limit` documents of the text sources; SpecError for a source that can't be read as text."""
-    return islice(_all_documents(spec, job), spec.limit or None)
+    """The first `limit` documents of the text sources.
 
-
-def _all_documents(spec: EvalSpec, job: Job) -> Iterator[str]:
+    Raises SpecError for a source that can't be read as text, is gone, or is no longer the one that was hashed.
+    """
     try:
         separator = separator_pattern(spec.separator)
     except ValueError as error:
         raise SpecError(
             f"separator = {spec.separator!r} {error}", "none, line, blank_lines or an expression"
         ) from error
-    for file in expand(spec.text, job.project.root):
-        if sniff(file.path, file.name).content == "binary":
+    recorded = {source.path: source for source in job.inputs.sources}
+    given = 0
+    for file in recorded_files(spec.text, job.project.root, job.inputs, "text"):
+        if sniff(file.path, file.name) == "binary":
             raise SpecError(f"{file.name} holds no text", "score text files")
         reader = TextFile(file.path, file.name, separator)
-        yield from (document.text for document in reader if not document.problem)
+        whole = (document.text for document in reader if not document.problem)
+        for text in islice(whole, spec.limit - given if spec.limit else None):
+            given += 1
+            yield text
+        require_unchanged(file.path, recorded[file.name])
         if reader.fault:
             job.progress.warn(f"{file.name}: {reader.fault}; what could be read of it is scored")
+        if spec.limit and given == spec.limit:
+            return
 
 
 def text_stream(spec: EvalSpec, job: Job, tokenizer: Tokenizer) -> TokenStream:
@@ -92,13 +99,14 @@ def held_out_chats(
 
     Raises SpecError when none is held out.
     """
-    chats = Chats(spec.chats, job.project.root)
-    found = render_chats(chats, tokenizer, seq_len, spec.val_share)
+    chats = Chats(spec.chats, job.project.root, job.inputs)
+    share = held_out_share(spec, job.project)
+    found = render_chats(chats, tokenizer, seq_len, share)
     for name, fault in chats.faults.items():
         job.progress.warn(f"{name}: {fault}; what could be read of it is scored")
     if not found.held_out:
         raise SpecError(
-            f"no chat of {', '.join(spec.chats)} is held out with val_share = {spec.val_share}",
+            f"no chat of {', '.join(spec.chats)} is held out with val_share = {share}",
             "raise val_share, or give more chats",
         )
     return found.held_out, {**chats.left_out, **found.left_out}

@@ -18,7 +18,7 @@ from gptcli.artifacts.tokens import TokenStream
 from gptcli.errors import ArtifactError, SpecError
 from gptcli.eval.baselines import baselines
 from gptcli.eval.data import held_out_chats, split_texts, text_documents, text_stream
-from gptcli.eval.spec import KIND, REPORT, EvalSpec
+from gptcli.eval.spec import KIND, REPORT, EvalSpec, held_out_share
 from gptcli.inference.adapter_base import adapter_base
 from gptcli.inference.open import open_model
 from gptcli.job import Job
@@ -27,10 +27,8 @@ from gptcli.runtime.device import default_dtype, peak_device_bytes, resolve_devi
 from gptcli.runtime.memory import keep_freed_memory
 from gptcli.scoring.chats import score_chats
 from gptcli.scoring.language_modelling import TokenScore, bits_per_byte, score_stream
-from gptcli.scoring.streams import open_documents
 from gptcli.tokenizer import MODEL_FILE, Tokenizer
-
-TOKENS_AT_ONCE = {"cpu": 4096, "mps": 8192, "cuda": 32768}
+from gptcli.training.setup import TOKENS_AT_ONCE
 
 
 @dataclass
@@ -120,7 +118,7 @@ def _score_text(measurement: Measurement) -> None:
     if spec.text:
         stream = text_stream(spec, job, measurement.tokenizer)
     else:
-        stream = open_documents(tokens, spec.split, spec.limit)
+        stream = TokenStream.open(tokens, spec.split, spec.limit)
     started = time.monotonic()
     with job.progress.bar(f"eval {spec.model}", max(len(stream) - 1, 0), "tokens") as bar:
         score = score_stream(
@@ -204,6 +202,7 @@ def _score_chats(measurement: Measurement) -> None:
             "chat_top5_accuracy": score.top5_accuracy,
             "chat_tokens": score.tokens,
             "chats": len(chats),
+            "chats_val_share": held_out_share(spec, job.project),
             "chats_left_out": left_out,
         }
     )

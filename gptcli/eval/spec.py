@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from gptcli.artifacts.locations import model_input, resolve_model
 from gptcli.artifacts.manifest import MANIFEST, Input, Inputs, Manifest, Source, manifest_of, read_manifest
@@ -13,7 +12,8 @@ from gptcli.artifacts.project import Project
 from gptcli.console import human_bytes
 from gptcli.errors import ArtifactError, SpecError
 from gptcli.inference.adapter_base import adapter_base
-from gptcli.spec import Spec, run_field
+from gptcli.records.stdlib import DOCSTRINGS, STDLIB
+from gptcli.spec import OneOrMore, Spec, run_field
 
 STAGE = "eval"
 KIND = "evaluation"
@@ -23,10 +23,7 @@ TRAINED = False
 
 REPORT = "report.json"
 _REPORT_BYTES = 1 << 20
-
-
-def _as_list(given: Any) -> Any:
-    return [given] if isinstance(given, str) else given
+_VAL_SHARE = 0.05
 
 
 class EvalSpec(Spec):
@@ -35,24 +32,38 @@ class EvalSpec(Spec):
     model: str = Field("base", min_length=1, description="run, RUN@best, RUN@1000, MODEL:1.2.0 or a directory")
     tokens: str = Field("main", description="score a split of tokens/NAME; empty: none (chats alone, say)")
     split: Literal["train", "val", "test"] = Field("val", description="which split of the tokens artifact")
-    text: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+    text: OneOrMore = Field(
         default_factory=list, description="score these text files, folders or globs instead of a split"
     )
     separator: str = Field("none", min_length=1, description="where text files are cut: none, line, blank_lines, …")
     limit: int = Field(0, ge=0, description="documents, the first so many; 0: all")
-    chats: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+    chats: OneOrMore = Field(
         default_factory=list, description="chats whose held-out answers are scored: files, python:docstrings"
     )
-    val_share: float = Field(0.05, gt=0, le=1, description="share of the chats, by their question, that is held out")
+    val_share: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = Field(
+        "auto", description="share of the chats, by their question, that is held out; auto: as the adapter's training"
+    )
     seq_len: int = Field(0, ge=0, description="tokens a window; 0: what the model was trained with")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="precision of the arithmetic")
     baselines: bool = Field(False, description="measure gzip -9 and xz -9e on the same documents too")
     batch_size: int = run_field(0, "sequences at once; 0: 4096 tokens on a CPU, 32768 on a GPU", ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _chats_alone(cls, given: Any) -> Any:
+        """Chats without a word of a split are scored alone."""
+        if isinstance(given, dict) and given.get("chats") and not given.keys() & _OF_DOCUMENTS:
+            return {**given, "tokens": ""}
+        return given
+
     @model_validator(mode="after")
     def _something_to_score(self) -> EvalSpec:
         if not (self.tokens or self.text or self.chats):
             raise SpecError("nothing to score: tokens, text and chats are all empty", "set one of them")
+        if self.text and "split" in self.model_fields_set:
+            raise SpecError("text files have no split", "leave out split, or score tokens instead of text")
+        if DOCSTRINGS in self.text:
+            raise SpecError(f"{DOCSTRINGS} holds chats, not text", f"use chats for it, or {STDLIB} as text")
         if self.baselines and not (self.tokens or self.text):
             raise SpecError("baselines compress documents, and there are none", "set tokens or text")
         return self
@@ -69,11 +80,7 @@ class EvalSpec(Spec):
 
 
 SPEC = EvalSpec
-
-
-def name_of(model: str) -> str:
-    """The evaluation's name of a MODEL: `@`, `:` and `/` become `-`, a leading `./` goes."""
-    return re.sub(r"[@:/]", "-", model).strip("-.") or DEFAULT_NAME
+_OF_DOCUMENTS = {"tokens", "split", "text", "limit", "baselines"}  # keys that ask for a split or text to be scored
 
 
 def inputs(spec: EvalSpec, project: Project, previous: Manifest | None) -> Inputs:
@@ -97,7 +104,41 @@ def inputs(spec: EvalSpec, project: Project, previous: Manifest | None) -> Input
         found = fingerprint(files, known)
         entries += source_inputs(files, found, role)
         sources += found
+        if role == "chats":
+            _require_unseen(spec, project, found)
     return Inputs(tuple(entries), tuple({source.path: source for source in sources}.values()))
+
+
+def held_out_share(spec: EvalSpec, project: Project) -> float:
+    """The share of the chats to score: as asked for, else what the adapter held out, else 0.05."""
+    if spec.val_share != "auto":
+        return spec.val_share
+    return _training(spec, project)[0] or _VAL_SHARE
+
+
+def _training(spec: EvalSpec, project: Project) -> tuple[float | None, tuple[Source, ...]]:
+    """The share of its chats that an adapter of ours held out, and their files; None and none for other models."""
+    manifest = manifest_of(resolve_model(project, spec.model).directory)
+    if manifest is None:
+        return None, ()
+    training = manifest.spec.get("training", manifest.spec)  # a version carries its checkpoint's spec so
+    share = training.get("val_share") if "chats" in training else None
+    return share, manifest.sources() if share is not None else ()
+
+
+def _require_unseen(spec: EvalSpec, project: Project, chats: tuple[Source, ...]) -> None:
+    """Raise SpecError when some of what would count as held out is what the adapter learned from."""
+    share, learned = _training(spec, project)
+    if share is None or held_out_share(spec, project) <= share:
+        return
+    known = {source.path for source in learned} | {source.sha256 for source in learned}
+    for source in chats:
+        if source.path in known or source.sha256 in known:
+            raise SpecError(
+                f"{spec.model} held out {share:g} of {source.path} and learned from the rest: "
+                f"with val_share = {held_out_share(spec, project):g} chats it has seen would count as held out",
+                "leave out val_share" if share else "score other chats, or fine-tune with a val_share",
+            )
 
 
 def _model_inputs(spec: EvalSpec, project: Project) -> list[Input]:

@@ -1,53 +1,25 @@
 """The model card (README.md): what the model is, how to open it, and what it was made from, down to the raw files.
 
-All of it is read from manifests, nothing volatile is written: the same model gives the same card.
+All of it is read from the manifests of the export's inputs, nothing volatile is written: the same spec and inputs give
+the same card.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from gptcli.artifacts.manifest import Inputs, Manifest, manifest_of
-from gptcli.artifacts.project import Project
+from gptcli.export.ancestors import Ancestor
 from gptcli.export.source import Source
 
 _SOURCES_SHOWN = 20
 
 
-@dataclass(frozen=True)
-class Ancestor:
-    """One artifact the model comes from; `manifest` is None when it isn't there any more, or never had one."""
-
-    role: str
-    path: str
-    content_sha256: str
-    manifest: Manifest | None
-
-
-def ancestors(project: Project, inputs: Inputs) -> list[Ancestor]:
-    """The inputs and all that they were made from, nearest first, each once."""
-    found: dict[str, Ancestor] = {}
-    waiting = list(inputs.entries)
-    while waiting:
-        entry = waiting.pop(0)
-        if entry.content_sha256 in found:
-            continue
-        manifest = manifest_of(project.path(entry.path))
-        if manifest is not None and manifest.content_sha256 != entry.content_sha256:
-            manifest = None  # rebuilt since: what stands there now is not what the model was made from
-        found[entry.content_sha256] = Ancestor(entry.role, entry.path, entry.content_sha256, manifest)
-        waiting += manifest.inputs if manifest else ()
-    return list(found.values())
-
-
-def model_card(project: Project, name: str, source: Source, figures: dict[str, Any], inputs: Inputs, usage: str) -> str:
-    """The text of README.md, with Hugging Face's metadata on top."""
-    line = ancestors(project, inputs)
+def model_card(source: Source, figures: dict[str, Any], line: list[Ancestor], usage: str) -> str:
+    """The text of README.md, with Hugging Face's metadata on top; `line` is what the model was made from."""
     parts = [
         _metadata(figures),
-        f"# {name}\n",
+        f"# {_plain(source.ref.label)}\n",
         _what(source, figures),
         f"## Use\n\nIn this folder:\n\n```python\n{usage}```\n",
         "User text is never markup: pass `split_special_tokens=True` when encoding text that isn't yours.\n",
@@ -87,7 +59,8 @@ def _what(source: Source, figures: dict[str, Any]) -> str:
 
 
 def _entry(ancestor: Ancestor) -> str:
-    top = f"- **{ancestor.role}** `{_plain(ancestor.path)}` (content SHA-256 `{ancestor.content_sha256[:16]}`)"
+    entry = ancestor.entry
+    top = f"- **{entry.role}** `{_plain(entry.path)}` (content SHA-256 `{entry.content_sha256[:16]}`)"
     if ancestor.manifest is None:
         return top
     rows = [*_scalars(ancestor.manifest.stats), *_settings(ancestor.manifest.spec)]

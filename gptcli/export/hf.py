@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gptcli.artifacts.locations import ADAPTER_CONFIG
 from gptcli.errors import ArtifactError
 from gptcli.export.source import Source
 from gptcli.export.spec import ExportSpec
 from gptcli.models.llama import Llama
 from gptcli.models.load import (
-    ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     WEIGHTS,
     load_adapter,
@@ -42,7 +42,7 @@ class HuggingFace:
         apart = source.adapted and not spec.merge
         home = directory / BASE if apart else directory
         if apart:
-            state = load_model(source.weights).state_dict()
+            state = load_model(source.weights, checked=True).state_dict()
             self._write_adapter(source, directory)
             source.tokenizer.copy_to(directory, model_max_length=source.model.config.max_position_embeddings)
         else:

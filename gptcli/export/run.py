@@ -10,6 +10,7 @@ from gptcli.artifacts.build import Build
 from gptcli.artifacts.durable import write_text
 from gptcli.artifacts.manifest import Manifest
 from gptcli.errors import ArtifactError
+from gptcli.export.ancestors import ancestors, require_standing
 from gptcli.export.card import model_card
 from gptcli.export.formats import Format, format_named
 from gptcli.export.source import Source
@@ -28,7 +29,10 @@ def run(spec: ExportSpec, job: Job) -> Manifest:
     chosen = format_named(spec.to)
     figures = {"format": spec.to, **chosen.write(source, spec, build.directory)}
     job.stop.check()
-    card = model_card(job.project, job.name, source, figures, job.inputs, chosen.usage(source, spec))
+    models = job.inputs.entries[: 1 + source.adapted]  # the model, and under an adapter its base
+    line = ancestors(job.project, models)
+    require_standing(line, job.inputs.entries, len(models))
+    card = model_card(source, figures, line, chosen.usage(source, spec))
     write_text(build.directory / "README.md", card)
     rounded = getattr(torch, figures["dtype"]).itemsize < source.stored.itemsize
     figures |= compare(source, chosen, build.directory, card, ROUNDED if rounded else EXACT)

@@ -11,6 +11,7 @@ from gptcli.artifacts.manifest import Inputs, Manifest
 from gptcli.artifacts.project import Project
 from gptcli.console import human_bytes, human_count
 from gptcli.errors import SpecError
+from gptcli.export.ancestors import with_ancestors
 from gptcli.inference.adapter_base import adapter_base
 from gptcli.spec import Spec
 
@@ -38,22 +39,24 @@ SPEC = ExportSpec
 
 
 def inputs(spec: ExportSpec, project: Project, previous: Manifest | None) -> Inputs:
-    """The model, and under an adapter its base. Raises ArtifactError when one isn't there, SpecError when a key
-    means nothing for this model."""
+    """The model, under an adapter its base, and what still stands of all that they were made from.
+
+    Raises ArtifactError when model or base isn't there, SpecError when a key means nothing for this model.
+    """
     found = resolve_model(project, spec.model)
-    entry = model_input(project, spec.model)
+    models = [model_input(project, spec.model)]
     if found.kind == "adapter":
-        return Inputs((entry, model_input(project, f"{adapter_base(project, found.directory).resolve()}/", "base")))
-    if not spec.merge:
+        models.append(model_input(project, f"{adapter_base(project, found.directory).resolve()}/", "base"))
+    elif not spec.merge:
         raise SpecError(
             f"merge = false, but {spec.model} is no adapter: there is nothing to keep apart", "leave it out"
         )
-    return Inputs((entry,))
+    return Inputs(with_ancestors(project, models))
 
 
 def disk_needed(spec: ExportSpec, project: Project, inputs: Inputs) -> int:
     """Bytes, generous: the weights of model and base, twice over where they may be widened."""
-    directories = [project.path(entry.path) for entry in inputs.entries]
+    directories = [project.path(entry.path) for entry in inputs.entries if entry.role in ("model", "base")]
     stored = sum(path.stat().st_size for directory in directories for path in directory.glob("*.safetensors"))
     return stored * (2 if spec.dtype == "float32" else 1) + _TOKENIZER_BYTES
 

@@ -16,6 +16,7 @@ class ChatBatches:
 
     def __init__(self, chats: Sequence[RenderedChat], sequences: int, seed: int) -> None:
         self.chats, self.sequences, self.seed = chats, sequences, seed
+        self.mean_tokens = sum(len(ids) - 1 for ids, _ in chats) / len(chats)  # inputs a chat
 
     def step(self, step: int, micro_batch_size: int) -> list[Batch]:
         """The micro-batches of one optimizer step, counted from 0."""

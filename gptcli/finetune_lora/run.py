@@ -21,11 +21,13 @@ from gptcli.scoring.chats import score_chats
 from gptcli.scoring.rendering import render_chats
 from gptcli.tokenizer import Tokenizer
 from gptcli.training.batches import Batch
+from gptcli.training.budget import plan_steps
 from gptcli.training.checkpoints import Checkpoints
 from gptcli.training.loop import train
 from gptcli.training.loss import masked_cross_entropy
 from gptcli.training.optimizer import adamw_optimizers
 from gptcli.training.setup import Setup
+from gptcli.training.throughput import flops_per_token
 
 
 def run(spec: FinetuneSpec, job: Job) -> Manifest:
@@ -34,9 +36,19 @@ def run(spec: FinetuneSpec, job: Job) -> Manifest:
     Raises SpecError when the chats leave nothing to learn from, and as training.loop.train does.
     """
     setup = Setup.of(spec, job.device, spec.sequences)
+    checkpoints = Checkpoints(job, spec.content(), spec.keep)
+    checkpoints.adopt(setup)
     tuning = Tuning(spec, job, setup)
-    checkpoints = Checkpoints(job, spec.content(), spec.keep, lambda step: spec.is_due(spec.save_every, step))
     checkpoints.begin()
+    steps = plan_steps(
+        spec,
+        job.place,
+        samples=len(tuning.chats.train),
+        sequences=spec.sequences,
+        tokens_per_step=round(spec.sequences * tuning.data.mean_tokens),
+        setup=setup,
+        trial=lambda: Tuning(spec, job, setup),
+    )
     trainable = trainable_parameters(tuning.module)
     facts = {
         "parameters": sum(parameter.numel() for parameter in tuning.module.parameters()),
@@ -45,7 +57,7 @@ def run(spec: FinetuneSpec, job: Job) -> Manifest:
         "val_chats": len(tuning.chats.held_out),
         "left_out": tuning.left_out,
     }
-    return train(tuning, spec, setup, job, checkpoints, facts)
+    return train(tuning, spec.with_steps(steps), setup, job, checkpoints, facts)
 
 
 class Tuning:
@@ -55,7 +67,7 @@ class Tuning:
         self.spec, self.job, self.setup = spec, job, setup
         self.base = resolve_model(job.project, spec.base).directory
         self.tokenizer = Tokenizer.load(self.base)
-        chats = Chats(spec.chats, job.project.root)
+        chats = Chats(spec.chats, job.project.root, job.inputs)
         self.chats = render_chats(chats, self.tokenizer, spec.seq_len, spec.val_share)
         self.left_out = {**chats.left_out, **self.chats.left_out}
         for name, fault in chats.faults.items():
@@ -79,6 +91,12 @@ class Tuning:
         self.optimizers = adamw_optimizers(
             trainable_parameters(self.module), spec.lr, spec.weight_decay, (spec.beta1, spec.beta2)
         )
+
+    @property
+    def flops_per_token(self) -> float:
+        """4 a frozen parameter (its own gradient is not computed), and all of a full step for attention."""
+        parameters = sum(parameter.numel() for parameter in self.module.parameters())
+        return flops_per_token(self.module.config, parameters, self.spec.seq_len) - 2 * parameters
 
     def batches(self, step: int, micro_batch_size: int) -> list[Batch]:
         return self.data.step(step, micro_batch_size)

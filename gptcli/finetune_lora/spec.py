@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from gptcli.artifacts.locations import model_input, resolve_model
 from gptcli.artifacts.manifest import Inputs, Manifest
@@ -12,6 +13,7 @@ from gptcli.artifacts.project import Project
 from gptcli.console import human_count
 from gptcli.errors import ArtifactError
 from gptcli.records.sources import expand, fingerprint, source_inputs
+from gptcli.spec import OneOrMore
 from gptcli.training.spec import TrainingSpec
 
 STAGE = "finetune-lora"
@@ -24,8 +26,10 @@ TRAINED = True
 class FinetuneSpec(TrainingSpec):
     """[finetune-lora.NAME]"""
 
+    default_steps: ClassVar[int] = 200
+
     base: str = Field("base", description="the model to adapt")
-    chats: list[str] = Field(min_length=1, description="files of chats, or python:docstrings")
+    chats: OneOrMore = Field(min_length=1, description="files of chats, or python:docstrings")
     val_share: float = Field(0.05, ge=0, lt=1, description="share of the questions held out, by content hash")
     sequences: int = Field(16, ge=1, description="chats a step")
     rank: int = Field(8, ge=1, description="rank of the update")
@@ -34,18 +38,12 @@ class FinetuneSpec(TrainingSpec):
     target_modules: list[str] = Field(["all-linear"], min_length=1, description="linear layers to adapt, by name")
     train_markers: bool = Field(True, description="train the chat markers' rows in embedding and head")
     val_first: bool = Field(True, description="validate before the first step too")
-    steps: int = Field(200, ge=1, description="optimizer steps")
     lr: float = Field(0.002, gt=0, description="peak learning rate")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first-moment decay")
     beta2: float = Field(0.99, ge=0, lt=1, description="AdamW's second-moment decay")
     warmup_steps: int = Field(10, ge=0, description="steps of linear warmup")
     grad_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0: none")
-
-    @field_validator("chats", mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
 
 
 SPEC = FinetuneSpec
@@ -63,9 +61,12 @@ def inputs(spec: FinetuneSpec, project: Project, previous: Manifest | None) -> I
 
 
 def disk_needed(spec: FinetuneSpec, project: Project, inputs: Inputs) -> int:
-    """Bytes of the checkpoints, each no larger than its base."""
+    """Bytes of the checkpoints: an adapter and its two states each, for all linear layers."""
     directory = resolve_model(project, spec.base).directory
-    return (spec.keep + 2) * sum(path.stat().st_size for path in directory.glob("*.safetensors"))
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    width = config["hidden_size"] + config.get("intermediate_size", 4 * config["hidden_size"])
+    parameters = 7 * spec.rank * width * config["num_hidden_layers"]
+    return int((spec.keep + 2) * 12 * parameters)
 
 
 def summary(stats: dict[str, Any]) -> list[tuple[str, str]]:

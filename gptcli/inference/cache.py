@@ -60,13 +60,6 @@ class Cache:
         """Forget every token from position `length` on."""
         self.lengths = [min(length, own) for own in self.lengths]
 
-    def keep(self, rows: list[int]) -> None:
-        """Go on with these sequences of the batch alone, in this order."""
-        self.lengths = [self.lengths[row] for row in rows]
-        self._shape = (len(rows), *self._shape[1:])
-        for tables in (self._keys, self._values):
-            tables[:] = [None if table is None else table[rows] for table in tables]
-
     def _store(self, tables: list[Tensor | None], layer: int, new: Tensor, positions: Tensor) -> Tensor:
         batch, heads, size = self._shape
         table = tables[layer]

@@ -67,43 +67,17 @@ class Session:
         return held
 
 
-def generate(model: Llama, prompt: Sequence[int], settings: Sampling, stop_ids: Collection[int] = ()) -> Iterator[int]:
-    """Yield the token ids that follow one prompt; see Session.generate."""
-    yield from Session(model).generate(prompt, settings, stop_ids)
+def generate(model: Llama, prompt: Sequence[int], settings: Sampling, stop_ids: Collection[int] = ()) -> list[int]:
+    """The token ids that follow one prompt; see Session.generate.
 
-
-def generate_batch(
-    model: Llama, prompts: Sequence[Sequence[int]], settings: Sampling, stop_ids: Collection[int] = ()
-) -> list[list[int]]:
-    """The token ids that follow each of several prompts, of any lengths, stop ids left out.
-
-    A draw depends on the whole batch; greedy ids don't. Raises SpecError as Session.generate does.
+    For a model in training too: dropout is off meanwhile, and its mode afterwards what it was.
     """
-    limit = model.config.max_position_embeddings
-    for prompt in prompts:
-        check_prompt(prompt, limit)
-    generator = torch.Generator().manual_seed(settings.seed)
-    sequences = [list(prompt) for prompt in prompts]
-    cache = Cache(model.config, batch=len(prompts))
-    going = list(range(len(prompts)))
-    rows = sequences
-    for _ in range(settings.max_tokens if prompts else 0):
-        tokens = sample(read(model, cache, rows), [sequences[row] for row in going], settings, generator)
-        for row, token in zip(going, tokens, strict=True):
-            if token not in stop_ids:
-                sequences[row].append(token)
-        on = [
-            place
-            for place, (row, token) in enumerate(zip(going, tokens, strict=True))
-            if token not in stop_ids and len(sequences[row]) < limit
-        ]
-        if not on:
-            break
-        if len(on) < len(going):
-            cache.keep(on)
-            going = [going[place] for place in on]
-        rows = [[sequences[row][-1]] for row in going]
-    return [ids[len(prompt) :] for ids, prompt in zip(sequences, prompts, strict=True)]
+    was_training = model.training
+    model.eval()
+    try:
+        return list(Session(model).generate(prompt, settings, stop_ids))
+    finally:
+        model.train(was_training)
 
 
 def check_prompt(prompt: Sequence[int], limit: int) -> None:

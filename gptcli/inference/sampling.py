@@ -44,9 +44,6 @@ class Sampling:
                 raise SpecError(f"{name}={getattr(self, name)} must be {demand}")
 
 
-GREEDY = Sampling(temperature=0.0)
-
-
 def sample(logits: Tensor, seen: Sequence[Sequence[int]], settings: Sampling, generator: torch.Generator) -> list[int]:
     """One token id a sequence from logits [B,V]; `seen` [B][…] are the ids already in each sequence.
 

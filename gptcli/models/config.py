@@ -102,24 +102,24 @@ class LlamaConfig:
         does not compute (rope scaling, a sliding window shorter than the context, another activation).
         """
         model_type = raw.get("model_type")
-        if model_type not in ARCHITECTURES:
+        if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
             raise ArtifactError(f"model type {model_type!r} is not supported", f"supported: {', '.join(ARCHITECTURES)}")
         missing = [key for key in _REQUIRED if raw.get(key) is None]
         if missing:
             raise ArtifactError(f"model config lacks {', '.join(missing)}")
         try:
             config = cls._read(raw, model_type)
-        except (TypeError, ValueError) as error:
+            _refuse_unsupported(raw, config)
+        except (TypeError, ValueError, OverflowError) as error:
             raise ArtifactError(f"model config: a value has the wrong type: {error}") from error
-        _refuse_unsupported(raw, config)
         return config
 
     @classmethod
     def _read(cls, raw: dict[str, Any], model_type: str) -> LlamaConfig:
         heads = int(raw["num_attention_heads"])
-        rope = raw.get("rope_parameters") or {}
+        rope = _table(raw, "rope_parameters")
         head_dim = raw.get("head_dim") or (128 if model_type == "qwen3" else int(raw["hidden_size"]) // heads)
-        eos = raw.get("eos_token_id")
+        bos, eos, pad = (_ids(raw, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id"))
         return cls(
             model_type=model_type,
             vocab_size=int(raw["vocab_size"]),
@@ -135,9 +135,9 @@ class LlamaConfig:
             tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
             attention_bias=bool(raw.get("attention_bias", False)),
             mlp_bias=bool(raw.get("mlp_bias", False)),
-            bos_token_id=raw.get("bos_token_id"),
-            eos_token_id=tuple(eos) if isinstance(eos, list) else eos,
-            pad_token_id=raw.get("pad_token_id"),
+            bos_token_id=next(iter(bos), None),
+            eos_token_id=tuple(eos) if isinstance(raw.get("eos_token_id"), list) else next(iter(eos), None),
+            pad_token_id=next(iter(pad), None),
         )
 
     def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
@@ -162,10 +162,27 @@ class LlamaConfig:
         return out
 
 
+def _table(raw: dict[str, Any], key: str) -> dict[str, Any]:
+    value = raw.get(key) or {}
+    if not isinstance(value, dict):
+        raise TypeError(f"{key} is {value!r}, not an object")
+    return value
+
+
+def _ids(raw: dict[str, Any], key: str) -> list[int]:
+    """The token ids under a key: none, one or several."""
+    value = raw.get(key)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    for each in ids:
+        if not isinstance(each, int) or isinstance(each, bool):
+            raise TypeError(f"{key} is {value!r}, not a token id")
+    return ids
+
+
 def _refuse_unsupported(raw: dict[str, Any], config: LlamaConfig) -> None:
     if raw.get("hidden_act", "silu") not in ("silu", "swish"):
         raise ArtifactError(f"activation {raw['hidden_act']!r} is not supported, only silu")
-    for rope in (raw.get("rope_scaling") or {}, raw.get("rope_parameters") or {}):
+    for rope in (_table(raw, "rope_scaling"), _table(raw, "rope_parameters")):
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind != "default":
             raise ArtifactError(f"rope scaling of type {kind!r} is not supported, only plain rotary positions")

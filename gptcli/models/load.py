@@ -11,8 +11,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from gptcli.artifacts import durable
+from gptcli.artifacts.locations import ADAPTER_CONFIG
 from gptcli.artifacts.manifest import manifest_of
-from gptcli.errors import ArtifactError
+from gptcli.errors import ArtifactError, SpecError
 from gptcli.models.llama import Llama, LlamaConfig
 from gptcli.models.lora import LoraConfig, adapter_state_dict, apply_lora, load_adapter_state_dict
 from gptcli.models.weights import read_tensors, write_tensors
@@ -20,7 +21,6 @@ from gptcli.models.weights import read_tensors, write_tensors
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
 EMBEDDING = "model.embed_tokens.weight"
 _FOREIGN_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
 # Old Llama checkpoints store this table; it follows from the config.
@@ -37,13 +37,21 @@ def read_config(directory: Path) -> LlamaConfig:
         raise ArtifactError(f"{directory}: {error.message}", error.hint) from error
 
 
-def load_model(directory: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Llama:
+def load_model(
+    directory: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    checked: bool = False,
+) -> Llama:
     """Open a Hugging Face model directory (config.json and model.safetensors, sharded or not), in evaluation mode.
 
-    Where the directory carries a manifest, its files are checked against it first. Raises ArtifactError for
-    weights in another format, a damaged file, and missing, unexpected or misshapen tensors, naming them.
+    Where the directory carries a manifest, its files are checked against it first, unless the caller has `checked`
+    them. Raises ArtifactError for weights in another format, a damaged file, and missing, unexpected or misshapen
+    tensors, naming them.
     """
-    check_files(directory)
+    if not checked:
+        check_files(directory)
     config = read_config(directory)
     tensors: dict[str, Tensor] = {}
     for path in _weight_files(directory):
@@ -125,10 +133,10 @@ def load_adapter(model: Llama, directory: Path) -> LoraConfig:
     check_files(directory)
     lora, _ = read_adapter_config(directory)
     tensors = read_tensors(directory / ADAPTER_WEIGHTS)
-    apply_lora(model, lora, torch.Generator())
     try:
+        apply_lora(model, lora, torch.Generator())
         load_adapter_state_dict(model, tensors)
-    except ArtifactError as error:
+    except (ArtifactError, SpecError) as error:  # what a file asks for is no wish of the user's
         raise ArtifactError(f"{directory}: {error.message}", error.hint) from error
     model.eval()
     return lora

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptcli.errors import ArtifactError
+from gptcli.errors import ArtifactError, SpecError
 from gptcli.models.llama import Llama, OutputHead, TokenEmbedding
 
 PREFIX = "base_model.model."
@@ -212,13 +212,13 @@ def apply_lora(model: Llama, lora: LoraConfig, generator: torch.Generator) -> No
     """Freeze `model` and put trainable low-rank updates and token rows into it, in place.
 
     A starts Kaiming-uniform as in PEFT, drawn from the CPU `generator` in layer order, B at zero: the model's
-    output is unchanged. Raises ArtifactError when a target module or token id isn't in the model.
+    output is unchanged. Raises SpecError when a target module isn't in the model, ArtifactError when a token id isn't.
     """
     layers = {path: layer for path, layer in model.model.layers.named_modules() if isinstance(layer, nn.Linear)}
     chosen = {name: [path for path in layers if _matches(path, name)] for name in lora.target_modules}
     unknown = sorted(name for name, paths in chosen.items() if not paths)
     if unknown:
-        raise ArtifactError(
+        raise SpecError(
             f"the model has no linear layer {', '.join(unknown[:5])}", f"target_modules: {', '.join(ALL_LINEAR)}"
         )
     outside = [token for token in lora.token_ids if not 0 <= token < model.config.vocab_size]

@@ -24,6 +24,9 @@ CHECKPOINT_BYTES = 12  # a parameter: fp32 weight and at most two fp32 states
 class PretrainSpec(TrainingSpec):
     """[pretrain.NAME]"""
 
+    preset: Literal["", "3m", "10m", "30m", "124m", "350m"] = Field(
+        "", description="sizes to start from, about so many parameters with 8,192 to 50,000 pieces"
+    )
     tokens: str = Field("main", description="the tokens artifact to learn from")
     architecture: Literal["qwen3", "llama"] = Field("qwen3", description="qwen3 normalises queries and keys")
     hidden_size: int = Field(256, ge=8, description="width of the residual stream")
@@ -32,7 +35,7 @@ class PretrainSpec(TrainingSpec):
     num_kv_heads: int = Field(0, ge=0, description="key and value heads; 0: as many as num_heads")
     head_dim: int = Field(64, ge=2, multiple_of=2, description="width of a head")
     intermediate_size: int = Field(0, ge=0, description="width of the MLP; 0: 8/3 hidden_size, in steps of 64")
-    tie_embeddings: bool = Field(False, description="one matrix for embedding and output head")
+    tie_embeddings: bool = Field(False, description="one matrix for embedding and output head; it learns at head_lr")
     rope_theta: float = Field(10000.0, gt=0, description="base of the rotary phases")
     embedding_std: float = Field(0.02, gt=0, description="standard deviation of the initial embeddings")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of activations dropped in training")
@@ -42,14 +45,23 @@ class PretrainSpec(TrainingSpec):
     head_lr: float = Field(0.004, gt=0, description="peak learning rate of an untied output head")
     gain_lr: float = Field(0.01, gt=0, description="peak learning rate of the norms' gains")
 
+    sample_tokens: int = Field(48, ge=0, description="tokens of text the model writes at each validation; 0: none")
+
     @model_validator(mode="after")
     def _sizes_fit(self) -> PretrainSpec:
-        if self.global_batch_tokens % self.seq_len:
-            below = self.global_batch_tokens // self.seq_len * self.seq_len
-            nearest = ", ".join(str(tokens) for tokens in (below, below + self.seq_len) if tokens)
+        fixed = self.micro_batch_size != "auto"
+        unit = self.seq_len * (int(self.micro_batch_size) if fixed else 1)
+        if self.global_batch_tokens % unit:
+            below = self.global_batch_tokens // unit * unit
+            nearest = ", ".join(str(tokens) for tokens in (below, below + unit) if tokens)
             raise ValueError(
-                f"global_batch_tokens={self.global_batch_tokens} is not a multiple of seq_len={self.seq_len}; "
-                f"nearest: {nearest}"
+                f"global_batch_tokens={self.global_batch_tokens} is not a multiple of "
+                f"{'micro_batch_size*' if fixed else ''}seq_len={unit}; nearest: {nearest}"
+            )
+        if self.architecture == "llama" and self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} is no multiple of num_heads={self.num_heads}, "
+                "which architecture=llama demands"
             )
         if self.num_heads % self.kv_heads:
             raise ValueError(f"num_heads={self.num_heads} is no multiple of num_kv_heads={self.kv_heads}")
@@ -70,6 +82,15 @@ class PretrainSpec(TrainingSpec):
 
 
 SPEC = PretrainSpec
+
+_WIDE = {"num_layers": 12, "seq_len": 1024, "global_batch_tokens": 524288}
+PRESETS: dict[str, dict[str, Any]] = {
+    "3m": {"hidden_size": 128, "num_layers": 4, "num_heads": 2},
+    "10m": {"hidden_size": 256, "num_layers": 8, "num_heads": 4, "seq_len": 512, "global_batch_tokens": 8192},
+    "30m": {"hidden_size": 448, "num_layers": 9, "num_heads": 7, "seq_len": 512, "global_batch_tokens": 16384},
+    "124m": {**_WIDE, "hidden_size": 768, "num_heads": 12, "tie_embeddings": True},
+    "350m": {**_WIDE, "hidden_size": 1024, "num_heads": 16, "tie_embeddings": True, "num_layers": 24},
+}
 
 
 def inputs(spec: PretrainSpec, project: Project, previous: Manifest | None) -> Inputs:

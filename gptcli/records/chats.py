@@ -6,18 +6,21 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from gptcli.artifacts.manifest import Inputs
 from gptcli.errors import SpecError
 from gptcli.records.decoding import without_surrogates
 from gptcli.records.docstrings import docstrings
 from gptcli.records.opening import sniff
 from gptcli.records.rows import Row, RowFile
-from gptcli.records.sources import SourceFile, expand
+from gptcli.records.sources import SourceFile, expand, recorded_files, require_unchanged
 from gptcli.records.stdlib import DOCSTRINGS
 
-ROLES = ("system", "user", "assistant", "tool")
+ROLES = ("system", "user", "assistant")
 NO_CHAT = "no_chat"  # a row of no known shape
 _SHAPES = '{"messages": [{"role", "content"}, …]}, {"prompt", "completion"} or {"instruction", "input", "output"}'
 
@@ -51,25 +54,40 @@ class Chats:
     """The chats of typed sources, in order; iterate it as often as you like.
 
     `left_out` counts, after an iteration, the rows that hold no chat, by reason (`bad_row:not_json` …), `faults` names
-    the files that end too early or are damaged. Raises SpecError for sources as `sources.expand` does, and for a file
-    without a single chat, naming its first row (file:line) and the keys there are.
+    the files that end too early or are damaged. Given `inputs`, only the files recorded there (role "chats") are read.
+    Raises SpecError for sources as `sources.expand` does, for a recorded file that is gone or has changed, and for a
+    file without a single chat, naming its first row (file:line) and the keys there are.
     """
 
-    def __init__(self, sources: Sequence[str], root: Path) -> None:
+    def __init__(self, sources: Sequence[str], root: Path, inputs: Inputs | None = None) -> None:
         self._sources = sources
         self._root = root
+        self._inputs = inputs
+        self._recorded = {source.path: source for source in (inputs.sources if inputs else ())}
         self.read = 0  # rows
         self.left_out: Counter[str] = Counter()
         self.faults: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Chat]:
         self.read, self.left_out, self.faults = 0, Counter(), {}
-        for source in self._sources:
+        for source, files in groupby(self._files(), attrgetter("source")):
             if source == DOCSTRINGS:
                 yield from self._docstrings()
+                for file in files:
+                    self._check(file)
             else:
-                for file in expand([source], self._root):
+                for file in files:
                     yield from self._file(file)
+                    self._check(file)
+
+    def _files(self) -> list[SourceFile]:
+        if self._inputs is None:
+            return expand(self._sources, self._root)
+        return recorded_files(self._sources, self._root, self._inputs, "chats")
+
+    def _check(self, file: SourceFile) -> None:
+        if file.name in self._recorded:
+            require_unchanged(file.path, self._recorded[file.name])
 
     def _docstrings(self) -> Iterator[Chat]:
         for found in docstrings():
@@ -77,7 +95,7 @@ class Chats:
             yield Chat((Message("user", found.question), Message("assistant", found.answer)), found.where)
 
     def _file(self, file: SourceFile) -> Iterator[Chat]:
-        content = sniff(file.path, file.name).content
+        content = sniff(file.path, file.name)
         if content not in ("rows", "list"):
             raise SpecError(f"{file.name} holds no JSON rows", f"chats are .jsonl or .json with rows like {_SHAPES}")
         rows = RowFile(file.path, file.name, is_list=content == "list")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import zlib
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,14 +26,6 @@ _ROW_ENDINGS = (".jsonl", ".ndjson")
 TRUNCATED = "truncated"  # the compressed stream ends too early: all that was read is good
 CORRUPT = "corrupt"  # the compressed stream is damaged: what was read last may be wrong
 TRAILING = "trailing_garbage"  # bytes after the compressed stream that belong to none
-
-
-@dataclass(frozen=True)
-class Form:
-    """How a file is packed ("", "gz", "zst") and what it holds ("text", "rows", "list", "binary")."""
-
-    compression: str
-    content: str
 
 
 def os_error(name: str, error: OSError) -> SpecError:
@@ -149,8 +140,8 @@ def compression_of(head: bytes) -> str:
     return "zst" if head.startswith(_ZSTD_MAGIC) else ""
 
 
-def sniff(path: Path, name: str) -> Form:
-    """The form of a file, from its first 8 KiB and its name.
+def sniff(path: Path, name: str) -> str:
+    """What a file holds, from its first 8 KiB and its name: "text", "rows", "list" or "binary".
 
     Rows are JSON objects, one a line (`.jsonl`, `.ndjson`, `.json` that does not begin with `[`); a list is one JSON
     array (`.json`). A NUL without a UTF-16 BOM, or the signature of a known binary format, makes it binary; every
@@ -166,7 +157,7 @@ def sniff(path: Path, name: str) -> Form:
     if compression:
         head = next(iter(Blocks(path, name)), b"")[:_HEAD]
         stem = stem.removesuffix(f".{compression}").removesuffix(".gzip").removesuffix(".zstd")
-    return Form(compression, _content(head, stem))
+    return _content(head, stem)
 
 
 def _content(head: bytes, stem: str) -> str:

@@ -10,10 +10,11 @@ import stat
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from gptcli.artifacts.durable import canonical_json, sha256_file
-from gptcli.artifacts.manifest import Input, Source
+from gptcli.artifacts.manifest import Input, Inputs, Source
 from gptcli.errors import SpecError
 from gptcli.records.opening import os_error
 from gptcli.records.stdlib import DOCSTRINGS, STDLIB, stdlib_files
@@ -153,6 +154,30 @@ def fingerprint(files: Iterable[SourceFile], previous: Sequence[Source] = ()) ->
     unique = list({file.name: file for file in files}.values())
     with ThreadPoolExecutor(_HASHERS) as pool:
         return tuple(pool.map(one, unique))
+
+
+def recorded_files(typed: Sequence[str], root: Path, inputs: Inputs, role: str) -> list[SourceFile]:
+    """The files behind typed sources that `inputs` recorded for `role`; what came into a folder since is left out.
+
+    Raises SpecError when one of them is gone.
+    """
+    known = {source.path for source in inputs.sources}
+    files = [file for file in expand(typed, root) if file.name in known]
+    recorded = [entry for entry in inputs.entries if entry.role == role]
+    for entry, found in zip_longest(recorded, source_inputs(files, inputs.sources, role)):
+        if entry != found:
+            raise SpecError(f"files of {(entry or found).path} are no longer there", "run the same command again")
+    return files
+
+
+def require_unchanged(path: Path, recorded: Source) -> None:
+    """Raise SpecError when a file, once read, is not the one that was recorded, by its bytes and mtime_ns."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise os_error(recorded.path, error) from error
+    if (found.st_size, found.st_mtime_ns) != (recorded.bytes, recorded.mtime_ns):
+        raise SpecError(f"{recorded.path} changed while it was read", "run the same command again")
 
 
 def source_inputs(files: Sequence[SourceFile], sources: Sequence[Source], role: str = "source") -> tuple[Input, ...]:

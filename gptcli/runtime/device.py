@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 from typing import TYPE_CHECKING
 
-from gptcli.errors import ResourceError
+from gptcli.errors import ResourceError, SpecError
 
 if TYPE_CHECKING:
     import torch
 
 
+def require_device_name(name: str) -> None:
+    """SpecError unless `name` is auto, cpu, cuda, cuda:N or mps, on whatever machine."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", name):
+        raise SpecError(f"--device {name}: there is no such device", "choose auto, cpu, cuda, cuda:1 or mps")
+
+
 def resolve_device(name: str) -> torch.device:
-    """The device `auto`, `cpu`, `cuda[:N]` or `mps` names here; ResourceError when this machine has none such."""
+    """The device that `auto`, `cpu`, `cuda[:N]` or `mps` names here.
+
+    Raises SpecError for another name, ResourceError when this machine has no such device.
+    """
+    require_device_name(name)
     import torch
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ResourceError(f"unknown device {name}", "choose auto, cpu, cuda or mps") from error
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ResourceError("--device cuda: this machine has no CUDA device that torch can use", "use --device cpu")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise ResourceError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices", "use --device cuda")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ResourceError("--device mps: this machine has no Metal device that torch can use", "use --device cpu")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise ResourceError(f"--device {name} is not supported", "choose auto, cpu, cuda or mps")
     return device
 
 
@@ -46,7 +52,10 @@ def default_dtype(device: torch.device) -> torch.dtype:
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident set this process or one of its ended children has had, in bytes."""
+    """The largest resident set that any one process, this one or a child of it that has ended, has had, in bytes.
+
+    No sum: worker processes that ran beside one another together held more.
+    """
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * unit

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from gptcli.errors import StoppedError
@@ -13,6 +15,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
+        self._at_once = False
 
     def install(self) -> None:
         """Take SIGTERM and SIGINT; only the main thread may call this."""
@@ -23,6 +26,18 @@ class Stop:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+        if self._at_once:
+            self.check()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let a signal end the block where it stands, as StoppedError: for work that leaves nothing to save."""
+        self._at_once = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._at_once = False
 
     def check(self) -> None:
         """Raise StoppedError if a stop was asked for; to be called where all that is finished is saved."""

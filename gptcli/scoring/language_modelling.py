@@ -45,20 +45,12 @@ class LanguageModel(Protocol):
 @dataclass(frozen=True)
 class TokenScore:
     """The sum over predicted tokens: `nats` of negative log-likelihood, how many `tokens` were predicted, and how
-    many of them ranked first (`correct`) and among the first five (`correct_top5`). Scores add."""
+    many of them ranked first (`correct`) and among the first five (`correct_top5`)."""
 
     nats: float = 0.0
     tokens: int = 0
     correct: int = 0
     correct_top5: int = 0
-
-    def __add__(self, other: TokenScore) -> TokenScore:
-        return TokenScore(
-            self.nats + other.nats,
-            self.tokens + other.tokens,
-            self.correct + other.correct,
-            self.correct_top5 + other.correct_top5,
-        )
 
     @property
     def loss(self) -> float:
@@ -105,16 +97,15 @@ def score_stream(
     bos_id: int | None,
     device: torch.device,
     dtype: torch.dtype,
-    limit_windows: int = 0,
     check: Callable[[], None] | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> TokenScore:
     """Score a stream by the module's rule.
 
-    `limit_windows`: only the first so many windows (0: all). `check` is called before each batch and may raise;
-    `advance` is called after it with the number of inputs done. Weights stay in their own dtype, arithmetic is done
-    in `dtype`, the log-sum-exp in fp32; windows are summed in fp64 and their sums added exactly, so batch_size moves
-    the figures by no more than the noise of the matrix products. The model is in eval mode meanwhile.
+    `check` is called before each batch and may raise; `advance` is called after it with the number of inputs done.
+    Weights stay in their own dtype, arithmetic is done in `dtype`, the log-sum-exp in fp32; windows are summed in fp64
+    and their sums added exactly, so batch_size moves the figures by no more than the noise of the matrix products. The
+    model is in eval mode meanwhile.
     """
     was_training = model.training
     model.train(False)
@@ -123,7 +114,7 @@ def score_stream(
     try:
         with torch.inference_mode(), autocast(device, dtype):
             head = model.head_weight if dtype == torch.float32 else model.head_weight.to(dtype)
-            for rows in _batches(stream, seq_len, batch_size, limit_windows):
+            for rows in _batches(stream, seq_len, batch_size):
                 if check is not None:
                     check()
                 ids = rows.to(device)
@@ -140,16 +131,14 @@ def score_stream(
     return TokenScore(math.fsum(torch.cat([value.cpu() for value in nats]).tolist()), tokens, correct, correct_top5)
 
 
-def _batches(stream: TokenStream, seq_len: int, batch_size: int, limit: int) -> Iterator[Tensor]:
+def _batches(stream: TokenStream, seq_len: int, batch_size: int) -> Iterator[Tensor]:
     """Batches of windows with their last target, [b, seq_len + 1] int64; the short last window comes alone."""
-    windows = count_windows(stream, seq_len)
-    windows = min(windows, limit) if limit else windows
-    full = min(windows, max(len(stream) - 1, 0) // seq_len)
+    full = max(len(stream) - 1, 0) // seq_len
     for first in range(0, full, batch_size):
         count = min(batch_size, full - first)
         ids = torch.from_numpy(stream.read(first * seq_len, (first + count) * seq_len + 1))
         yield ids.unfold(0, seq_len + 1, seq_len)
-    if full < windows:
+    if full < count_windows(stream, seq_len):
         yield torch.from_numpy(stream.read(full * seq_len, len(stream)))[None]
 
 

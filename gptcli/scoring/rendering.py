@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from gptcli.errors import SpecError
 from gptcli.records.chats import Chat, held_out
 from gptcli.scoring.chats import RenderedChat
-from gptcli.templates import ROLES, encode_chat
+from gptcli.templates import encode_chat
 from gptcli.tokenizer import Tokenizer
 
 TOO_LONG = "longer_than_seq_len"
-UNKNOWN_ROLE = "unknown_role"
 
 
 @dataclass(frozen=True)
@@ -27,18 +26,22 @@ class RenderedChats:
 def render_chats(chats: Iterable[Chat], tokenizer: Tokenizer, seq_len: int, val_share: float) -> RenderedChats:
     """Encode every chat and hold out those whose question falls into `val_share` by its content hash.
 
-    A chat of more than seq_len inputs is left out, so that no answer is learned without its end.
+    A chat of more than seq_len inputs is left out, so that no answer is learned without its end. Raises SpecError
+    naming the shortest when all are.
     """
     train: list[RenderedChat] = []
     unseen: list[RenderedChat] = []
-    left_out: Counter[str] = Counter()
+    too_long: list[tuple[int, str]] = []  # inputs, file:line
     for chat in chats:
-        if any(message.role not in ROLES for message in chat.messages):
-            left_out[UNKNOWN_ROLE] += 1
-            continue
         ids, loss = encode_chat(tokenizer, [vars(message) for message in chat.messages])
         if len(ids) > seq_len + 1:
-            left_out[TOO_LONG] += 1
+            too_long.append((len(ids) - 1, chat.where))
         else:
             (unseen if held_out(chat.question, val_share) else train).append((ids, loss))
-    return RenderedChats(train, unseen, dict(sorted(left_out.items())))
+    if too_long and not (train or unseen):
+        length, where = min(too_long)
+        raise SpecError(
+            f"every chat is longer than seq_len = {seq_len}; the shortest, {where}, has {length} tokens",
+            "use a longer seq_len, or shorter chats",
+        )
+    return RenderedChats(train, unseen, {TOO_LONG: len(too_long)} if too_long else {})

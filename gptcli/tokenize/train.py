@@ -13,14 +13,16 @@ from __future__ import annotations
 import io
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sentencepiece
 
-from gptcli.errors import SpecError
+from gptcli.artifacts.durable import disk_errors
+from gptcli.errors import ResourceError, SpecError
 from gptcli.tokenize.chunks import Bytes, Cuts, chunk_codes, slices, text_bytes
 from gptcli.tokenize.model_proto import without_paths
 from gptcli.tokenizer import TURN_END, TURN_START
@@ -30,8 +32,10 @@ CONTROL_PIECES = (TURN_START, TURN_END, *(f"<|spare_{number}|>" for number in ra
 _NEVER_TRAINED = ("\t", "\0", "\u2585")  # the trainer takes the first for a boundary and skips inputs with the others
 _MAX_WORD_BYTES = 16_384  # the trainer counts a word's symbols in 16 bits
 _THREADS = 4  # stored in the model, so it is fixed; the merges don't depend on it
-_ESCAPE_RULES = "2581\tE000 42\nE000\tE000 41\n"
-_UNESCAPE_RULES = "E000 42\t2581\nE000 41\tE000\n"
+_RULES = {
+    "normalization_rule_tsv": "2581\tE000 42\nE000\tE000 41\n",
+    "denormalization_rule_tsv": "E000 42\t2581\nE000 41\tE000\n",
+}
 
 
 def count_words(batches: Iterable[Any], counts: dict[str, int] | None = None) -> dict[str, int]:
@@ -100,20 +104,31 @@ def train_model(
         "minloglevel": 2,
     }
     model = io.BytesIO()
-    with tempfile.TemporaryDirectory() as folder:
-        for option, rules in (
-            ("normalization_rule_tsv", _ESCAPE_RULES),
-            ("denormalization_rule_tsv", _UNESCAPE_RULES),
-        ):
-            path = Path(folder) / f"{option}.tsv"
-            path.write_text(rules, encoding="utf-8", newline="\n")
-            options[option] = str(path)
-        lines = (f"{word}\t{words[word]}" for word in sorted(words))
+    lines = (f"{word}\t{words[word]}" for word in sorted(words))
+    with _rule_files() as rules:
         try:
-            sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **options)
+            sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **(options | rules))
         except RuntimeError as error:
             raise _explain(str(error), vocab_size) from error
     return without_paths(model.getvalue())
+
+
+@contextmanager
+def _rule_files() -> Iterator[dict[str, str]]:
+    """The escape's rules in files, which the trainer reads: option → path. ResourceError on a full disk."""
+    try:
+        place = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise ResourceError(
+            f"there is no folder for temporary files: {error.strerror}", "free some space, or set TMPDIR"
+        ) from error
+    with ExitStack() as stack:
+        with disk_errors(place):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place)))
+            paths = {option: folder / f"{option}.tsv" for option in _RULES}
+            for option, path in paths.items():
+                path.write_text(_RULES[option], encoding="utf-8", newline="\n")
+        yield {option: str(path) for option, path in paths.items()}
 
 
 def _explain(message: str, vocab_size: int) -> SpecError:

@@ -37,13 +37,9 @@ class Batch:
         )
 
 
+@lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     """The order of `count` samples in one epoch: a permutation drawn from (seed, epoch) alone."""
-    return _epoch_order(seed, epoch, count)
-
-
-@lru_cache(maxsize=2)
-def _epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count)
 
 

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from gptcli.artifacts.build import SPEC, Build, repair
-from gptcli.artifacts.durable import PENDING, replace, write_json
+from gptcli.artifacts.durable import PENDING, discard, write_json
 from gptcli.artifacts.locations import best_step, step_directories
 from gptcli.artifacts.manifest import Manifest, read_manifest, verify_files
+from gptcli.artifacts.usage import checkpoints_in_use
 from gptcli.errors import ArtifactError
 from gptcli.job import Job
 from gptcli.models.weights import read_tensors, write_tensors
 from gptcli.training.optimizer import Optimizers
+from gptcli.training.setup import Setup
 
 TRAINER = "trainer"
 OPTIMIZER = f"{TRAINER}/optimizer.safetensors"
@@ -34,7 +36,6 @@ class Checkpoints:
     job: Job
     spec: dict[str, Any]
     keep: int  # the latest so many, besides the best and the last
-    scheduled: Callable[[int], bool]  # is a checkpoint due at this step, or was it a signal's
 
     @property
     def directory(self) -> Path:
@@ -42,6 +43,7 @@ class Checkpoints:
 
     def begin(self) -> None:
         """Make the run's container, or clear away what an interrupted process left in it."""
+        self.job.begin_place()
         started = self.job.place / SPEC
         if not started.is_file():
             inputs = [vars(entry) for entry in self.job.inputs.entries]
@@ -51,6 +53,13 @@ class Checkpoints:
             repair(self.directory / path.name[1:].removesuffix(".old"))
         for path in [*self.directory.glob(".*"), *self.job.place.glob(f"*{PENDING}")]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def adopt(self, setup: Setup) -> None:
+        """Let an interrupted run go on as it began: with its precision, threads and micro-batches."""
+        steps = {} if self.job.replaces else step_directories(self.job.place)
+        if steps:
+            for remark in setup.take_up(read_state(steps[max(steps)])["setup"]):
+                self.job.progress.warn(f"{self.job.name}: {remark}")
 
     def latest(self) -> tuple[int, Path] | None:
         """The highest finished step and its folder, every byte checked; ArtifactError when one is damaged."""
@@ -82,24 +91,39 @@ class Checkpoints:
         write_json(build.directory / STATE, {"step": step, **state})
         return build.commit({"step": step, **stats}, self.job.records())
 
-    def prune(self) -> None:
-        """Keep the latest `keep`, the best and the last.
+    def prune(self, scheduled: Callable[[int], bool]) -> None:
+        """Keep the latest `keep`, the best, the last, and those that an adapter or a version was made from.
 
-        What a signal left counts as neither: it goes once a later one stands, and what is kept then is what an
-        undisturbed run would have kept.
+        What a signal left, at a step that is not `scheduled`, counts as neither: it goes once a later one stands,
+        and what is kept then is what an undisturbed run would have kept.
         """
         steps = step_directories(self.job.place)
-        due = [step for step in steps if self.scheduled(step)]
+        due = [step for step in steps if scheduled(step)]
         kept = {max(steps), *due[-max(self.keep, 1) :], *([best_step(self.job.place, due)] if due else [])}
-        for step, path in steps.items():
-            if step not in kept:
-                discarded = path.with_name(f".{path.name}.discarded")
-                replace(path, discarded)
-                shutil.rmtree(discarded)
+        leaving = [path for step, path in steps.items() if step not in kept]
+        if leaving:
+            try:
+                in_use = checkpoints_in_use(self.job.project)
+            except ArtifactError as error:
+                self.job.progress.warn(f"no checkpoint is let go: {error.message}")
+                return
+            for path in leaving:
+                if path.resolve() not in in_use:
+                    discard(path)
 
 
 def load_state(directory: Path, optimizers: Optimizers) -> dict[str, Any]:
     """Take the optimizers' state up from a checkpoint; returns its state.json."""
     optimizers.load_state(read_tensors(directory / OPTIMIZER))
-    state: dict[str, Any] = json.loads((directory / STATE).read_text(encoding="utf-8"))
+    return read_state(directory)
+
+
+def read_state(directory: Path) -> dict[str, Any]:
+    """A checkpoint's state.json; ArtifactError when it can't be read."""
+    try:
+        state: dict[str, Any] = json.loads((directory / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{directory / STATE} cannot be read: {error}", f"delete {directory} to go on from the checkpoint before it"
+        ) from error
     return state

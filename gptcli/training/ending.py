@@ -8,9 +8,11 @@ from gptcli.artifacts.build import SPEC
 from gptcli.artifacts.durable import fsync_file, sha256_file
 from gptcli.artifacts.locations import step_directories
 from gptcli.artifacts.manifest import FileEntry, Manifest, make_manifest, read_manifest, write_manifest
+from gptcli.artifacts.rows import METRICS, read_rows
 from gptcli.job import Job
+from gptcli.training.budget import BUDGET
 from gptcli.training.checkpoints import Checkpoints
-from gptcli.training.metrics import METRICS, TIMINGS, Metrics, read_rows
+from gptcli.training.metrics import TIMINGS, Metrics
 
 
 def end_run(
@@ -20,7 +22,9 @@ def end_run(
     last = step_directories(job.place)[step]
     fsync_file(job.place / METRICS)
     files = [
-        FileEntry(name, (job.place / name).stat().st_size, sha256_file(job.place / name)) for name in (METRICS, SPEC)
+        FileEntry(name, (job.place / name).stat().st_size, sha256_file(job.place / name))
+        for name in (BUDGET, METRICS, SPEC)
+        if (job.place / name).is_file()
     ]
     files += [
         FileEntry(f"{last.relative_to(job.place).as_posix()}/{entry.path}", entry.bytes, entry.sha256)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gptcli.artifacts.durable import disk_errors, fsync_file, write_text
+from gptcli.artifacts.rows import METRICS, read_rows
 
-METRICS = "metrics.jsonl"
 TIMINGS = "timings.jsonl"
 
 
@@ -29,7 +29,7 @@ class Metrics:
         self.rows = [row for row in self.rows if row["step"] <= step]
         text = "".join(_line(row) for row in self.rows)
         path = self._run / METRICS
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        if not path.is_file() or path.read_bytes() != text.encode():
             write_text(path, text)
 
     def add(self, rows: list[dict[str, Any]]) -> None:
@@ -56,16 +56,3 @@ class Metrics:
 
 def _line(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; a last line that is not whole is left out."""
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows

@@ -73,8 +73,9 @@ class Optimizers:
         for key, value in state.items():
             name, _, entry = key.rpartition(".")
             parameter = by_name[name]
-            place = value if entry == "step" else value.to(parameter.device)
-            owner[parameter].state[parameter][entry] = place
+            # A fused optimizer counts its steps on the device; any other keeps that count on the CPU.
+            stays = entry == "step" and not owner[parameter].defaults.get("fused")
+            owner[parameter].state[parameter][entry] = value if stays else value.to(parameter.device)
 
 
 def kind_of(name: str, parameter: Tensor) -> str:

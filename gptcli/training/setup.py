@@ -41,7 +41,8 @@ class Setup:
         torch.set_num_threads(self.threads)
         if self.device.type == "cpu":
             keep_freed_memory()
-        torch.backends.cuda.matmul.allow_tf32 = self.device.type == "cuda"
+        # TF32 rounds an fp32 product to 10 bits: right beside bf16, not where float32 was asked for.
+        torch.backends.cuda.matmul.allow_tf32 = self.device.type == "cuda" and self.dtype != torch.float32
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Matrix products in `dtype` over fp32 weights."""
@@ -61,11 +62,14 @@ class Setup:
         }
 
     def take_up(self, saved: dict[str, Any]) -> list[str]:
-        """Go on as the checkpoint's process did; what can't be the same here, in words."""
+        """Go on as the checkpoint's process did; what is not as it was asked for, or can't be the same, in words."""
+        remarks = []
+        if self.threads != saved["threads"]:
+            remarks.append(f"goes on with {saved['threads']} threads, as it began, not with {self.threads}")
         self.threads, self.micro_batch_size = saved["threads"], saved["micro_batch_size"]
         self.dtype = getattr(torch, saved["dtype"])
         self._apply()
-        return [
+        return remarks + [
             f"this run began with {key} {saved.get(key)} and goes on with {value}: its last bits may differ"
             for key, value in self.facts().items()
             if saved.get(key) != value

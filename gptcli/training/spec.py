@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gptcli.spec import Spec, run_field
+
+BUDGETS = ("steps", "epochs", "budget_tokens", "seconds")
 
 
 class TrainingSpec(Spec):
     """How long, how fast and how often to save and to look; the rest is the stage's own."""
 
-    steps: int = Field(300, ge=1, description="optimizer steps")
+    default_steps: ClassVar[int] = 300
+
+    steps: int = Field(0, ge=0, description="budget in optimizer steps; 0: by another budget, or 300")
+    epochs: float = Field(0, ge=0, description="budget in passes over the data; 0: by another budget")
+    budget_tokens: int = Field(0, ge=0, description="budget in tokens read; 0: by another budget")
+    seconds: float = Field(
+        0, ge=0, description="budget in seconds of steps, turned into steps once, at the start; 0: by another budget"
+    )
     seq_len: int = Field(256, ge=8, description="tokens a sequence")
-    seed: int = Field(0, ge=0, description="decides the initial weights and the order of the data")
+    seed: int = Field(0, ge=0, lt=2**32, description="decides the initial weights and the order of the data")
     lr: float = Field(0.02, gt=0, description="peak learning rate of the matrices")
+    schedule: Literal["wsd", "cosine"] = Field("wsd", description="plateau and linear cooldown, or half a cosine")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warmup")
-    cooldown: float = Field(0.6, ge=0, le=1, description="share of the steps that cool down linearly to zero")
+    cooldown: float = Field(0.6, ge=0, le=1, description="wsd: share of the steps that cool down linearly to zero")
     weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay of the matrices")
     beta1: float = Field(0.8, ge=0, lt=1, description="AdamW's first-moment decay")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second-moment decay")
@@ -31,6 +41,17 @@ class TrainingSpec(Spec):
     save_every: int = Field(100, ge=0, description="steps between checkpoints; 0: at the end only")
     keep: int = Field(2, ge=1, description="checkpoints kept besides the best: the latest so many")
     threads: int = run_field(0, "CPU threads; 0: OMP_NUM_THREADS, or one a core", ge=0)
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        given = [name for name in BUDGETS if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are both a budget: set one of them, and the other to 0")
+        return self
+
+    def with_steps(self, steps: int) -> Self:
+        """This spec with its budget told in steps."""
+        return self.model_copy(update={"steps": steps, "epochs": 0, "budget_tokens": 0, "seconds": 0})
 
     def is_due(self, every: int, step: int) -> bool:
         """Whether something that happens every so many steps, and at the end, falls on this step."""

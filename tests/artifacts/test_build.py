@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gptcli.artifacts.build import Build, old_path, partial_path, repair
+from gptcli.artifacts.build import Build, old_path, partial_path, repair, set_aside
 from gptcli.artifacts.durable import write_bytes
 from gptcli.artifacts.manifest import MANIFEST, Input, Inputs, Source, read_manifest, verify_files
 from gptcli.errors import ArtifactError
@@ -97,3 +97,71 @@ def test_a_manifest_that_can_not_be_used(tmp_path: Path, change: object, match: 
     path.write_text(json.dumps(change(json.loads(path.read_text()))))  # type: ignore[operator]
     with pytest.raises(ArtifactError, match=match):
         read_manifest(tmp_path / "main", "corpus")
+
+
+class Killed(BaseException):
+    """What no `except Exception` catches, as a kill."""
+
+
+def die(*_: object, **__: object) -> None:
+    raise Killed
+
+
+def test_a_kill_while_files_are_hashed_loses_no_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = build(tmp_path / "main")
+    write_bytes(made.units / "0.arrow", b"unit")
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("gptcli.artifacts.manifest.sha256_file", die)
+        made.commit({}, {})
+    repair(tmp_path / "main")
+    again = Build.open(tmp_path / "main", kind="corpus", spec={"a": 1}, inputs=SOURCES, say=pytest.fail)
+    assert again.resumed and (again.units / "0.arrow").read_bytes() == b"unit"
+
+
+@pytest.mark.parametrize("stands", [False, True], ids=["nothing stands", "an older one stands"])
+@pytest.mark.parametrize("moment", ["shutil.rmtree", "gptcli.artifacts.build.replace"])
+def test_a_kill_after_the_manifest_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stands: bool, moment: str
+) -> None:
+    place = tmp_path / "main"
+    if stands:
+        build(place, "old").commit({}, {})
+    made = build(place, "new", {"a": 2})
+    write_bytes(made.units / "0.arrow", b"unit")
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(moment, die)
+        made.commit({}, {})
+    assert not (place / "units").exists()
+    repair(place)
+    assert (place / "sub/text.txt").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["main", MANIFEST, "sub", "text.txt"]
+    assert [entry.path for entry in read_manifest(place).files] == ["sub/text.txt"]
+
+
+def test_a_foreign_folder_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("gptcli.artifacts.build.replace", die)
+        build(tmp_path / "main").commit({}, {})
+    (tmp_path / "main").mkdir()
+    (tmp_path / "main" / "thesis.txt").touch()
+    repair(tmp_path / "main")
+    assert [path.name for path in (tmp_path / "main").iterdir()] == ["thesis.txt"]
+
+
+def test_a_build_begun_again_vouches_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever order its old files go in, its old manifest is not the last of them."""
+    made = build(tmp_path / "main")
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("gptcli.artifacts.build.replace", die)
+        made.commit({}, {})
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("shutil.rmtree", die)
+        Build.open(tmp_path / "main", kind="corpus", spec={"a": 2}, inputs=SOURCES, say=print)
+    assert (made.directory / "sub" / "text.txt").exists() and not (made.directory / MANIFEST).exists()
+
+
+def test_what_is_set_aside_takes_the_first_free_number(tmp_path: Path) -> None:
+    for _ in range(2):
+        (tmp_path / "base").mkdir()
+        set_aside(tmp_path / "base")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base.1", "base.2"]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gptcli.artifacts.aliases import ALIASES, read_aliases
 from gptcli.artifacts.build import Build
 from gptcli.artifacts.durable import write_bytes
 from gptcli.artifacts.locations import best_step, model_input, resolve_model
@@ -40,6 +41,7 @@ def test_runs(trained: Project, ref: str, step: int) -> None:
     [
         ("bass", "there is no run bass \\(runs: base\\)"),
         ("base@150", "no checkpoint 150 \\(steps: 100, 200, 300\\)"),
+        ("base@²", "no checkpoint ² \\(steps"),
         ("m:1.0.0", "there is no model m"),
         ("./nowhere", "is no model directory"),
     ],
@@ -56,3 +58,19 @@ def test_the_hash_of_a_foreign_directory_follows_its_files(project: Project) -> 
     first = model_input(project, "./theirs")
     (folder / "model.safetensors").write_bytes(b"x")
     assert model_input(project, "./theirs").content_sha256 != first.content_sha256
+
+
+def test_a_damaged_line_of_metrics_hides_no_other(trained: Project) -> None:
+    (trained.place("runs", "base") / "checkpoints" / "step-3²").mkdir()
+    path = trained.place("runs", "base") / "metrics.jsonl"
+    path.write_bytes(b'{"step": 100, "val_loss": \xff}\n[1]\n' + path.read_bytes()[:-5])
+    assert best_step(trained.place("runs", "base")) == 200
+
+
+def test_a_broken_alias_file_is_named(trained: Project) -> None:
+    (trained.root / "models" / "m").mkdir(parents=True)
+    (trained.root / "models" / "m" / ALIASES).write_text("[]")
+    with pytest.raises(ArtifactError, match=r"aliases\.json cannot be read"):
+        resolve_model(trained, "m:production")
+    with pytest.raises(ArtifactError, match=r"aliases\.json cannot be read"):
+        read_aliases(trained, "m")

@@ -2,9 +2,9 @@
 
 usage: python tests/bench/stages.py [DIR]    (default: .bench/stages, made anew)
 
-Stages run as a user runs them, as processes; the rates are the stages' own where they measure one (pretrain's and
-finetune-lora's median over their steps), else work over wall time, start-up included. Compare ratios within a run,
-not figures of two machines or two moments.
+Stages run as a user runs them, as processes. The rates are the stages' own where they measure one (pretrain's and
+finetune-lora's median over their steps; FLOPs as in gptcli/training/throughput.py), else work over wall time, start-up
+included. Compare ratios within a run, not figures of two machines or two moments.
 """
 
 from __future__ import annotations
@@ -61,14 +61,6 @@ def matmul_peak() -> tuple[float, str, str]:
     return best, str(dtype).removeprefix("torch."), device.type
 
 
-def flops_per_token(config: dict[str, Any], parameters: int, seq_len: int) -> float:
-    """Training FLOPs of one token: 6 a matrix parameter (the embedding look-up has none), and 6 · layers · heads ·
-    head_dim · seq_len for causal attention (Chowdhery et al. 2022, appendix B, halved for the mask)."""
-    matrices = parameters - config["vocab_size"] * config["hidden_size"]
-    width = config["num_attention_heads"] * config["head_dim"]
-    return 6 * matrices + 6 * config["num_hidden_layers"] * width * seq_len
-
-
 def bench_data(project: Path) -> None:
     for stage in ("corpus", "tokenize"):
         report, seconds = gptcli(project, stage)
@@ -77,13 +69,15 @@ def bench_data(project: Path) -> None:
 
 
 def bench_pretrain(project: Path) -> None:
+    from gptcli.models.load import read_config
+    from gptcli.training.throughput import flops_per_token
+
     peak_before, dtype, device = matmul_peak()
     report, seconds = gptcli(project, "pretrain", "--steps", str(STEPS), *SETTINGS)
     peak = max(peak_before, matmul_peak()[0])
     rate = records(project, report["path"])["tokens_per_second"]
-    checkpoint = project / report["path"] / "checkpoints" / f"step-{STEPS:08d}" / "config.json"
-    config = json.loads(checkpoint.read_text(encoding="utf-8"))
-    flops = rate * flops_per_token(config, report["parameters"], config["max_position_embeddings"])
+    config = read_config(project / report["path"] / "checkpoints" / f"step-{STEPS:08d}")
+    flops = rate * flops_per_token(config, report["parameters"], config.max_position_embeddings)
     line(
         "pretrain",
         tokens_per_second=rate,

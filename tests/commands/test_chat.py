@@ -13,11 +13,12 @@ from gptcli.commands import conversation
 from gptcli.commands.conversation import Conversation, Wish, converse, run
 from gptcli.errors import ArtifactError, ResourceError, SpecError
 from gptcli.inference.open import open_model
-from gptcli.inference.sampling import GREEDY, Sampling
+from gptcli.inference.sampling import Sampling
 from gptcli.options import PlaceAndDevice
 from gptcli.templates import encode_chat
 from gptcli.tokenizer import Tokenizer
 
+GREEDY = Sampling(temperature=0.0)
 STORY = "Once upon a time, there was a little girl named Lily"
 
 
@@ -146,3 +147,11 @@ def test_a_model_without_markers_can_still_take_turns(stories, capsys):
     ask(stories, prompt="Hello", turns=True, settings=Sampling(temperature=0.0, max_tokens=8))
     assert capsys.readouterr().out.strip()
     assert Tokenizer.load(stories.root / "stories").marker_ids == {}
+
+
+def test_a_closed_standard_input_is_no_prompt(stories, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(SpecError, match="standard input is closed"):
+        ask(stories)
+    ask(stories, prompt="Once", settings=Sampling(temperature=0.0, max_tokens=3))
+    assert capsys.readouterr().out

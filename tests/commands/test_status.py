@@ -69,7 +69,7 @@ def make(root: Path, path: str, kind: str, spec: dict[str, Any], made_of: Inputs
 def test_done_and_missing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert states(root, capsys) == {"corpus main": "done", "tokenize main": "done", "pretrain base": "missing"}
     found = ask(root, capsys)
-    assert found["notes"] == ["the recipe's table [pretran] is read by no stage; [pretrain]?"]
+    assert found["notes"] == ["recipe.toml: the table [pretran] is read by no stage; did you mean [pretrain]?"]
     assert found["bytes"]["tokens"] > 10 and found["free_bytes"] > 0
     app(["-C", str(root)], standalone_mode=False)
     shown = capsys.readouterr().out
@@ -168,3 +168,37 @@ def test_no_torch_is_imported(root: Path) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("recipe", "note"),
+    [
+        ('project = "x"\n', "project = 'x' is no table"),
+        ("pretrain = 3\n", "pretrain = 3 is no table"),
+        ("[pretrain]\nlr = 3\n", "pretrain.lr = 3 is in no table"),
+    ],
+)
+def test_a_recipe_that_is_wrong_is_told_and_hides_nothing(
+    root: Path, capsys: pytest.CaptureFixture[str], recipe: str, note: str
+) -> None:
+    (root / "recipe.toml").write_text(recipe)
+    (root / "runs" / "base").mkdir(parents=True)
+    (root / "runs" / "base" / "spec.json").write_text(json.dumps({"spec": {"steps": 90}, "inputs": []}))
+    found = ask(root, capsys)
+    assert [row["name"] for row in found["stages"]] == ["main", "main", "base"]
+    assert note in found["notes"][0] and found["project"] == root.name
+
+
+def test_a_table_that_names_no_folder_hides_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "recipe.toml").write_text(f'{RECIPE}[eval."a/b"]\n')
+    assert states(root, capsys)["corpus main"] == "done"
+    assert "'a/b' is no name" in detail(root, capsys, "eval")
+
+
+def test_a_table_that_takes_a_tokenizer_where_one_was_trained(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Project.open(root).place("tokens", "other").joinpath("tokenizer").mkdir(parents=True)
+    (root / "tokens" / "other" / "tokenizer" / "tokenizer.model").write_bytes(b"")
+    (root / "recipe.toml").write_text(RECIPE.replace("vocab_size = 400", 'tokenizer = "other"'))
+    rows = {(row["stage"], row["name"]): row for row in ask(root, capsys)["stages"]}
+    assert rows["tokenize", "main"]["state"] == "stale"
+    assert rows["tokenize", "main"]["detail"].startswith("tokenizer was '', now 'other'")

@@ -320,3 +320,30 @@ def test_stdlib(project: Project) -> None:
         )
         > 16_000_000
     )  # type: ignore[arg-type]
+
+
+def test_what_came_or_changed_after_hashing_does_not_get_in(project: Project) -> None:
+    put(project, "a/1.txt", "one")
+    put(project, "a/2.txt", "two")
+    spec = CorpusSpec(source=["a"], val_share=0, test_share=0)
+    job = Job(project, "main", project.place("corpus", "main"), inputs(spec, project, None), Silent())
+    put(project, "a/0.txt", "later")
+    job.place.parent.mkdir()
+    assert run.run(spec, job).stats["documents_read"] == 2
+    assert [row["path"] for row in rows(project)] == ["a/1.txt", "a/2.txt"]
+    put(project, "a/2.txt", "another")
+    late = Job(project, "late", project.place("corpus", "late"), job.inputs, Silent())
+    with pytest.raises(SpecError, match=r"a/2\.txt changed while it was read"):
+        run.run(spec, late)
+    assert not late.place.exists()
+    (project.root / "a" / "2.txt").unlink()
+    with pytest.raises(SpecError, match="files of a are no longer there"):
+        run.run(spec, late)
+
+
+def test_the_licence_of_every_source_is_told(project: Project) -> None:
+    put(project, "a.txt", "one")
+    free = build(project, source=["a.txt", "python:stdlib"], filters=[{"name": "regex", "drop": "x"}])
+    assert [source["license"] for source in free.stats["sources"]] == [None, "PSF-2.0"]
+    named = build(project, "named", source=["a.txt"], license="CC0-1.0")
+    assert named.stats["sources"][0]["license"] == "CC0-1.0"

@@ -14,13 +14,16 @@ import torch
 import typer
 from safetensors.torch import load_file, save_file
 
-from gptcli.artifacts.manifest import read_manifest, verify_files
+from gptcli.artifacts.build import Build
+from gptcli.artifacts.manifest import Inputs, read_manifest, verify_files
 from gptcli.errors import ArtifactError, GateError, ResourceError, SpecError, StoppedError
+from gptcli.eval import run as eval_run
 from gptcli.eval.command import evaluate
-from gptcli.eval.spec import name_of
+from gptcli.eval.naming import name_of
 from gptcli.models.load import load_model, read_config, save_adapter
 from gptcli.models.lora import LoraConfig, apply_lora
 from gptcli.records.chats import held_out
+from gptcli.records.sources import expand, fingerprint, source_inputs
 from gptcli.runtime.stop import Stop
 from gptcli.scoring.gates import judge, parse_gate
 from gptcli.templates import encode_chat
@@ -116,9 +119,10 @@ def test_the_same_again_is_done_already(made: Path, capsys: pytest.CaptureFixtur
 
 
 def test_the_same_again_imports_no_torch(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(made, capsys, "base", "--chats", "chats.jsonl", "--set", "val_share=0.5")
+    run(made, capsys, "base", "--split", "val", "--chats", "chats.jsonl", "--set", "val_share=0.5")
     before = (made / "evals" / "base" / "manifest.json").read_bytes()
-    words = ["base", "--chats", "chats.jsonl", "--set", "val_share=0.5", "--fail-if", "loss>100", "-C", str(made)]
+    words = ["base", "--split", "val", "--chats", "chats.jsonl", "--set", "val_share=0.5", "-C", str(made)]
+    words += ["--fail-if", "loss>100"]
     script = (
         "import sys, typer; from gptcli.eval.command import evaluate\n"
         f"app = typer.Typer(); app.command()(evaluate); app({words!r}, standalone_mode=False)\n"
@@ -176,7 +180,7 @@ def test_chats_are_scored_on_held_out_answers_alone(
     made: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--chats", "chats.jsonl", "--set", "val_share=0.5", "--set", "dtype=float32")
-    report = run(made, capsys, "base", *words, "--set", "tokens=")
+    report = run(made, capsys, "base", *words)
     assert "loss" not in report
     model = load_model(made / "runs/base/checkpoints/step-00000020")
     questions = [question for number in range(40) if held_out(question := f"what is {number}?", 0.5)]
@@ -192,7 +196,7 @@ def test_chats_are_scored_on_held_out_answers_alone(
     assert report["chats"] == len(questions) and report["chat_tokens"] == tokens
     assert report["chat_loss"] == pytest.approx(nats / tokens, rel=1e-5)
     assert report["chats_left_out"] == {"bad_row:no_chat": 1, "longer_than_seq_len": 1}
-    both = run(made, capsys, "base", *words, "--name", "both")
+    both = run(made, capsys, "base", *words, "--split", "val", "--name", "both")
     assert both["chat_loss"] == report["chat_loss"] and both["bits_per_byte"] > 0
 
 
@@ -234,6 +238,8 @@ def test_tokens_of_another_tokenizer_are_refused_naming_both(made: Path, capsys:
         (("base", "--text", "empty.txt"), SpecError, "no token to predict"),
         (("base", "--text", "binary.txt"), SpecError, "holds no text"),
         (("base", "--text", "empty.txt", "--set", "separator=("), SpecError, "separator"),
+        (("base", "--text", "empty.txt", "--split", "test"), SpecError, "text files have no split"),
+        (("base", "--text", "python:docstrings"), SpecError, "python:docstrings holds chats"),
         (("base", "--set", "tokens="), SpecError, "nothing to score"),
         (("base", "--set", "sequence=3"), SpecError, "unknown key sequence"),
         (("base", "--chats", "chats.jsonl", "--set", "val_share=0.0000001"), SpecError, "no chat of chats.jsonl"),
@@ -286,3 +292,82 @@ def test_weights_that_are_not_finite_are_told(made: Path, capsys: pytest.Capture
 )
 def test_names(model: str, name: str) -> None:
     assert name_of(model) == name
+
+
+def trained_adapter(made: Path, share: float) -> None:
+    """runs/chat, as fine-tuning leaves it: an adapter whose manifest tells the chats it saw."""
+    base = made / "runs/base/checkpoints/step-00000020"
+    model, lora = load_model(base), LoraConfig(2, 4.0, target_modules=("q_proj",))
+    apply_lora(model, lora, torch.Generator().manual_seed(0))
+    files = expand(["chats.jsonl"], made)
+    sources = fingerprint(files)
+    seen = Inputs((*source_inputs(files, sources, "chats"),), sources)
+    spec = {"chats": ["chats.jsonl"], "val_share": share}
+    place = made / "runs" / "chat" / "checkpoints" / "step-00000005"
+    build = Build.open(place, kind="checkpoint", spec=spec, inputs=seen, say=print)
+    save_adapter(model, lora, "runs/base/checkpoints/step-00000020", build.directory)
+    build.commit({"step": 5}, {})
+
+
+def test_chats_an_adapter_learned_from_are_never_held_out(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained_adapter(made, 0.3)
+    report = run(made, capsys, "chat", "--chats", "chats.jsonl")
+    assert report["chats"] == sum(held_out(f"what is {number}?", 0.3) for number in range(40))
+    assert report["chats_val_share"] == 0.3
+    copied = (made / "chats.jsonl").read_bytes()
+    (made / "copy.jsonl").write_bytes(copied)
+    for chats in ("chats.jsonl", "copy.jsonl"):
+        with pytest.raises(SpecError, match="learned from the rest"):
+            run(made, capsys, "chat", "--chats", chats, "--set", "val_share=0.5", "--name", "more")
+    (made / "copy.jsonl").write_bytes(copied[copied.index(b"\n") + 1 :])  # other chats, as far as anyone can tell
+    run(made, capsys, "chat", "--chats", "copy.jsonl", "--set", "val_share=0.5", "--name", "more")
+    run(made, capsys, "chat", "--chats", "chats.jsonl", "--set", "val_share=0.2", "--name", "less")
+
+
+def test_an_adapter_that_held_nothing_out_has_no_chats_to_score(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained_adapter(made, 0.0)
+    with pytest.raises(SpecError, match="learned from the rest") as caught:
+        run(made, capsys, "chat", "--chats", "chats.jsonl")
+    assert "other chats" in caught.value.hint
+
+
+def test_the_name_follows_the_model_wherever_it_was_named(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(made, capsys, "--set", "model='base@10'")["name"] == "base-10"
+    (made / "recipe.toml").write_text('[eval.base]\nmodel = "base@best"\nlimit = 3\n', encoding="utf-8")
+    report = run(made, capsys)
+    assert report["name"] == "base-best" and report["documents"] == 3
+    assert run(made, capsys, "--name", "nightly", "--set", "model=base")["name"] == "nightly"
+    assert not (made / "evals" / "base").exists()
+
+
+def test_chats_alone_need_no_tokens(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (made / "tokens").rename(made / "elsewhere")
+    report = run(made, capsys, "base", "--chats", "chats.jsonl", "--set", "val_share=0.5")
+    assert report["chats"] > 0 and "loss" not in report
+    with pytest.raises(ArtifactError, match="no tokens artifact main"):
+        run(made, capsys, "base", "--chats", "chats.jsonl", "--split", "val")
+
+
+def test_text_that_changes_while_it_is_scored_is_refused(
+    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (made / "texts").mkdir()
+    (made / "texts" / "a.txt").write_text("the cat sat\n", encoding="utf-8")
+    opened = eval_run.open_model
+
+    def later(*arguments: Any) -> Any:
+        (made / "texts" / "0.txt").write_text("a dog ran\n", encoding="utf-8")
+        return opened(*arguments)
+
+    monkeypatch.setattr(eval_run, "open_model", later)
+    assert run(made, capsys, "base", "--text", "texts")["text_bytes"] == len("the cat sat\n")
+
+    (made / "texts" / "0.txt").unlink()
+
+    def other(*arguments: Any) -> Any:
+        (made / "texts" / "a.txt").write_text("the cat sat on the mat\n", encoding="utf-8")
+        return opened(*arguments)
+
+    monkeypatch.setattr(eval_run, "open_model", other)
+    with pytest.raises(SpecError, match=r"texts/a\.txt changed while it was read"):
+        run(made, capsys, "base", "--text", "texts", "--set", "limit=1", "--name", "other")

@@ -12,10 +12,13 @@ from gptcli.artifacts.project import Project
 from gptcli.errors import ArtifactError, SpecError
 from gptcli.export import hf
 from gptcli.export.formats import FORMATS
-from gptcli.export.spec import ExportSpec
+from gptcli.export.run import run
+from gptcli.export.spec import ExportSpec, inputs
 from gptcli.inference.open import open_model
+from gptcli.job import Job
 from gptcli.models.load import load_model, stored_dtype
 from gptcli.options import Shared
+from gptcli.progress import Silent
 
 transformers = pytest.importorskip("transformers")
 CPU = torch.device("cpu")
@@ -195,3 +198,29 @@ def test_the_card_s_own_code_runs(trained, monkeypatch, capsys, model, settings)
     monkeypatch.chdir(place)
     exec(code.replace("max_new_tokens=100", "max_new_tokens=5"), {})
     assert capsys.readouterr().out.strip()
+
+
+def test_the_card_depends_on_spec_and_inputs_alone(trained):
+    export(trained, "chat", name="one")
+    export(trained, "chat", name="two")
+    cards = [(trained.root / "exports" / name / "README.md").read_text(encoding="utf-8") for name in ("one", "two")]
+    assert cards[0] == cards[1] and "\n# chat\n" in cards[0]
+    manifests = [read_manifest(trained.root / "exports" / name) for name in ("one", "two")]
+    assert manifests[0].content_sha256 == manifests[1].content_sha256
+    assert [entry.role for entry in manifests[0].inputs] == ["model", "base", "corpus"]
+    shutil.rmtree(trained.root / "corpus" / "main")  # less is known now, and that is no longer the same export
+    with pytest.raises(ArtifactError, match="made otherwise"):
+        export(trained, "chat", name="one")
+    export(trained, "chat", name="one", update=True)
+    card = (trained.root / "exports" / "one" / "README.md").read_text(encoding="utf-8")
+    assert "PSF-2.0" not in card and "corpus/main" in card
+
+
+def test_an_ancestor_that_goes_away_meanwhile_is_told(trained):
+    spec = ExportSpec(model="chat")
+    job = Job(trained, "main", trained.place("exports", "main"), inputs(spec, trained, None), Silent())
+    job.place.parent.mkdir()
+    shutil.rmtree(trained.root / "corpus" / "main")
+    with pytest.raises(ArtifactError, match="corpus/main went away or changed meanwhile"):
+        run(spec, job)
+    assert not job.place.exists()

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from gptcli.errors import SpecError
-from gptcli.inference.generate import Session, generate, generate_batch
-from gptcli.inference.sampling import GREEDY, Sampling
+from gptcli.inference.cache import Cache
+from gptcli.inference.generate import Session, generate, read
+from gptcli.inference.sampling import Sampling
 from gptcli.models.init import init_weights
 from gptcli.models.llama import Llama, LlamaConfig
 from gptcli.models.load import load_model
@@ -44,14 +45,14 @@ def test_cached_equals_uncached(model):
     assert list(generate(model, prompt, greedy(270))) == want
 
 
-def test_a_batch_of_unequal_prompts_equals_each_alone(model):
+def test_rows_of_unequal_lengths_read_like_each_alone(model):
     prompts = [[1, 17, 9, 33, 5, 6, 7], [1], [2, 40, 3]]
-    want = [uncached(model, prompt, 40) for prompt in prompts]
-    assert generate_batch(model, prompts, greedy(40)) == want
-    stop = want[2][10]
-    cut = [ids[: ids.index(stop)] if stop in ids else ids for ids in want]
-    assert len(cut[2]) <= 10
-    assert generate_batch(model, prompts, greedy(40), {stop}) == cut
+    cache, rows, got = Cache(model.config, batch=3), prompts, [[], [], []]
+    for _ in range(40):
+        tokens = read(model, cache, rows).argmax(-1).tolist()
+        rows = [[token] for token in tokens]
+        got = [[*ids, token] for ids, token in zip(got, tokens, strict=True)]
+    assert got == [uncached(model, prompt, 40) for prompt in prompts]
 
 
 def test_a_session_reads_only_what_is_new(model):
@@ -79,13 +80,12 @@ def test_generation_ends_at_a_stop_id_at_max_tokens_and_at_the_last_position(mod
     assert list(generate(model, [3, 4], greedy(20), {stop})) == free[: free.index(stop)]
     assert len(list(generate(model, [3, 4], greedy(5)))) == 5
     assert len(list(generate(model, [3] * 290, greedy(50)))) == 10
-    assert [len(ids) for ids in generate_batch(model, [[3] * 290, [3]], greedy(50))] == [10, 50]
 
 
 def test_bad_prompts_are_refused(model):
     for prompt in ([], [1] * 300):
         with pytest.raises(SpecError):
-            list(generate(model, prompt, GREEDY))
+            generate(model, prompt, greedy(1))
 
 
 def test_a_seed_repeats_and_another_differs(model):
@@ -97,3 +97,17 @@ def test_a_trained_llama_tells_its_story(data_dir):
     model = load_model(data_dir / "stories260K-hf")
     assert list(generate(model, [1], greedy(len(STORY)))) == STORY
     assert uncached(model, [1], len(STORY)) == STORY
+
+
+def test_a_model_in_training_generates_without_dropout_and_trains_on():
+    config = LlamaConfig("qwen3", 61, 32, 48, 2, 4, 2, 8, 64)
+    model = Llama(config, dropout=0.5).train()
+    init_weights(model, torch.Generator().manual_seed(1))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        first, second = (generate(model, [1, 5], greedy(20), {3}) for _ in range(2))
+    assert first == second and first
+    assert all(module.training for module in model.modules())
+    with pytest.raises(SpecError):
+        generate(model, [], greedy(1))
+    assert model.training
+    model(torch.tensor([[1, 2]])).sum().backward()  # nothing of inference mode is left in it

@@ -158,3 +158,21 @@ def test_the_training_path_compiles_as_one_graph():
         model.lm_head.weight.normal_()
     assert torch.equal(compiled(IDS), model(IDS))
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rope_scaling": 5},
+        {"rope_parameters": "x"},
+        {"model_type": ["llama"]},
+        {"vocab_size": float("inf")},
+        {"eos_token_id": "</s>"},
+        {"eos_token_id": [2, None]},
+        {"partial_rotary_factor": [0.5]},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_values_of_another_type_are_refused(change):
+    with pytest.raises(ArtifactError, match=next(iter(change)) if "rope" in str(change) else "type"):
+        LlamaConfig.from_hf({**SMALL.to_hf(), **change})

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from gptcli.artifacts.build import Build
 from gptcli.artifacts.manifest import Inputs
 from gptcli.errors import ArtifactError, ResourceError
-from gptcli.models import weights
+from gptcli.models import load, weights
 from gptcli.models.config import LlamaConfig
 from gptcli.models.init import init_weights
 from gptcli.models.llama import Llama
@@ -133,3 +133,25 @@ def test_a_full_disk_is_a_resource_error(model, tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "save_file", full)
     with pytest.raises(ResourceError, match="no space left"):
         save_model(model.state_dict(), CONFIG, tmp_path)
+
+
+def test_layers_that_an_adapter_file_names_in_vain_are_the_file_s_fault(model, directory, tmp_path):
+    lora = LoraConfig(4)
+    apply_lora(model, lora, torch.Generator())
+    save_adapter(model, lora, "runs/base", tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({**config, "target_modules": ["nope"]}))
+    with pytest.raises(ArtifactError, match="adapter: the model has no linear layer nope"):
+        load_adapter(load_model(directory), tmp_path / "adapter")
+
+
+def test_files_that_were_checked_are_not_hashed_again(model, tmp_path, monkeypatch):
+    build = Build.open(tmp_path / "one", kind="checkpoint", spec={}, inputs=Inputs(), say=print)
+    save_model(model.state_dict(), CONFIG, build.directory)
+    build.commit({}, {})
+    hashed = []
+    monkeypatch.setattr(load.durable, "sha256_file", lambda path: hashed.append(path.name) or "")
+    load_model(tmp_path / "one", checked=True)
+    assert hashed == []
+    with pytest.raises(ArtifactError, match="damaged"):
+        load_model(tmp_path / "one")

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gptcli.errors import ArtifactError
+from gptcli.errors import ArtifactError, SpecError
 from gptcli.models.config import LlamaConfig
 from gptcli.models.init import init_weights
 from gptcli.models.llama import Llama
@@ -144,7 +144,7 @@ def test_only_the_named_layers_are_adapted_and_the_generator_decides_them():
 
 
 def test_what_does_not_fit_is_refused_by_name():
-    with pytest.raises(ArtifactError, match="no linear layer z_proj"):
+    with pytest.raises(SpecError, match="no linear layer z_proj"):  # what a user may have asked for
         apply_lora(base(True), LoraConfig(target_modules=("q_proj", "z_proj")), torch.Generator())
     with pytest.raises(ArtifactError, match="50"):
         apply_lora(base(True), LoraConfig(token_ids=(50,)), torch.Generator())

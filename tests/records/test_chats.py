@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from gptcli.artifacts.manifest import Inputs
 from gptcli.errors import SpecError
 from gptcli.records import chats as chats_module
 from gptcli.records.chats import Chat, Chats, Message, held_out
 from gptcli.records.docstrings import docstrings
+from gptcli.records.sources import expand, fingerprint, source_inputs
 
 ASKED = Message("user", "Why?")
 ANSWERED = Message("assistant", "Because.")
@@ -110,3 +112,33 @@ def test_real_rows(data_dir: Path, tmp_path: Path) -> None:
     ]
     with pytest.raises(SpecError, match="its keys: instruction, input, response"):
         list(Chats(["gpteacher-roleplay/*.json"], data_dir))
+
+
+def recorded(sources: list[str], root: Path) -> Inputs:
+    files = expand(sources, root)
+    found = fingerprint(files)
+    return Inputs(source_inputs(files, found, "chats"), found)
+
+
+def test_only_recorded_files_are_read(tmp_path: Path) -> None:
+    good = {"prompt": "Why?", "completion": "Because."}
+    (tmp_path / "a").mkdir()
+    save(tmp_path / "a" / "1.jsonl", [good])
+    save(tmp_path / "a" / "2.jsonl", [good])
+    inputs = recorded(["a"], tmp_path)
+    save(tmp_path / "a" / "0.jsonl", [good])
+    assert [chat.where for chat in Chats(["a"], tmp_path, inputs)] == ["a/1.jsonl:1", "a/2.jsonl:1"]
+    save(tmp_path / "a" / "2.jsonl", [good, good])
+    with pytest.raises(SpecError, match=r"a/2\.jsonl changed while it was read") as caught:
+        list(Chats(["a"], tmp_path, inputs))
+    assert "run" in caught.value.hint
+    (tmp_path / "a" / "2.jsonl").unlink()
+    with pytest.raises(SpecError, match="files of a are no longer there"):
+        list(Chats(["a"], tmp_path, inputs))
+
+
+def test_a_tool_s_role_is_counted_where_rows_are_read(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
+    save(tmp_path / "a.jsonl", [{"messages": turns}, {"messages": [*turns, {"role": "tool", "content": "42"}]}])
+    chats = Chats(["a.jsonl"], tmp_path)
+    assert len(list(chats)) == 1 and chats.left_out == {"bad_row:unknown_role": 1}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gptcli.errors import SpecError
 from gptcli.records import opening, text
-from gptcli.records.opening import Blocks, Form, sniff
+from gptcli.records.opening import Blocks, sniff
 from gptcli.records.rows import RowFile
 from gptcli.records.text import Document, TextFile, separator_pattern
 
@@ -65,20 +65,20 @@ def test_gzip_padding_and_highly_compressed_blocks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "form"),
     [
-        ("a.txt", b"hello", Form("", "text")),
-        ("a.txt", b"", Form("", "text")),
-        ("a.txt", b"PK\x03\x04 a zip", Form("", "binary")),
-        ("a.txt", b"a\0b", Form("", "binary")),
-        ("a.txt", codecs.BOM_UTF16_LE + "hé".encode("utf-16-le"), Form("", "text")),
-        ("a.jsonl", b"{}", Form("", "rows")),
-        ("a.JSONL.gz", gzip.compress(b"{}"), Form("gz", "rows")),
-        ("a.jsonl", zstd(b"{}"), Form("zst", "rows")),  # packed, whatever its name says
-        ("a.json", b"\xef\xbb\xbf [{}]", Form("", "list")),
-        ("a.json", b'{"a": 1}\n{"a": 2}', Form("", "rows")),
-        ("a.json.zst", zstd(b"[]"), Form("zst", "list")),
+        ("a.txt", b"hello", "text"),
+        ("a.txt", b"", "text"),
+        ("a.txt", b"PK\x03\x04 a zip", "binary"),
+        ("a.txt", b"a\0b", "binary"),
+        ("a.txt", codecs.BOM_UTF16_LE + "hé".encode("utf-16-le"), "text"),
+        ("a.jsonl", b"{}", "rows"),
+        ("a.JSONL.gz", gzip.compress(b"{}"), "rows"),
+        ("a.jsonl", zstd(b"{}"), "rows"),  # packed, whatever its name says
+        ("a.json", b"\xef\xbb\xbf [{}]", "list"),
+        ("a.json", b'{"a": 1}\n{"a": 2}', "rows"),
+        ("a.json.zst", zstd(b"[]"), "list"),
     ],
 )
-def test_sniff(tmp_path: Path, name: str, data: bytes, form: Form) -> None:
+def test_sniff(tmp_path: Path, name: str, data: bytes, form: str) -> None:
     assert sniff(write(tmp_path, name, data), name) == form
 
 

@@ -33,7 +33,7 @@ def score(model: Llama, made: list[RenderedChat], batch_tokens: int) -> TokenSco
 
 def test_each_chat_is_scored_alone_on_what_carries_loss(model: Llama) -> None:
     made = chats(12)
-    wanted = TokenScore()
+    nats, tokens, correct, top5 = 0.0, 0, 0, 0
     model.eval()
     for ids, loss in made:
         with torch.no_grad():
@@ -42,8 +42,10 @@ def test_each_chat_is_scored_alone_on_what_carries_loss(model: Llama) -> None:
             if loss[at]:
                 row = logits[at - 1]
                 rank = int((row > row[ids[at]]).sum())
-                wanted += TokenScore(-float(row[ids[at]]), 1, int(rank == 0), int(rank < 5))
+                nats, tokens = nats - float(row[ids[at]]), tokens + 1
+                correct, top5 = correct + int(rank == 0), top5 + int(rank < 5)
     model.train()
+    wanted = TokenScore(nats, tokens, correct, top5)
     for batch_tokens in (1, 64, 10_000):
         found = score(model, made, batch_tokens)
         assert (found.tokens, found.correct, found.correct_top5) == (

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import errno
+import os
 import random
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from gptcli.errors import SpecError
+from gptcli.errors import ResourceError, SpecError
 from gptcli.tokenize import train
 from gptcli.tokenize.model_proto import read_settings, without_paths
 from gptcli.tokenize.spec import SMALLEST_VOCAB
@@ -133,3 +137,20 @@ def test_options_reach_the_trainer(code_texts: list[str]) -> None:
     assert any("self." in piece for piece in pieces(split_by_script=False))
     assert not any("self." in piece for piece in pieces())
     assert max(map(len, pieces(max_piece_chars=4))) == 4
+
+
+def test_a_full_or_missing_temporary_folder_is_a_resource_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, *_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    words = {"hello": 3, " there": 2}
+    with monkeypatch.context() as patch, pytest.raises(ResourceError, match="no space left"):
+        patch.setattr(Path, "write_text", full)
+        train_model(words, vocab_size=290)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: full_of(FileNotFoundError(errno.ENOENT, "no usable folder")))
+    with pytest.raises(ResourceError, match="no folder for temporary files"):
+        train_model(words, vocab_size=290)
+
+
+def full_of(error: OSError) -> str:
+    raise error

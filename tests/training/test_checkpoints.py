@@ -20,7 +20,7 @@ LOSSES = {5: 2.0, 10: 3.0, 12: 1.0, 15: 2.5, 20: 2.4}
 @pytest.fixture
 def checkpoints(project: Project) -> Checkpoints:
     job = Job(project, "base", project.place("runs", "base"), Inputs(), Silent())
-    return Checkpoints(job, {"steps": 20}, 1, lambda step: step % 5 == 0)
+    return Checkpoints(job, {"steps": 20}, 1)
 
 
 def reach(checkpoints: Checkpoints, step: int) -> list[int]:
@@ -29,7 +29,7 @@ def reach(checkpoints: Checkpoints, step: int) -> list[int]:
     build = Build.open(place, kind="checkpoint", spec={}, inputs=Inputs(), say=print)
     build.commit({"step": step}, {})
     Metrics(checkpoints.job.place).add([{"step": step, "val_loss": LOSSES[step]}])
-    checkpoints.prune()
+    checkpoints.prune(lambda step: step % 5 == 0)
     return list(step_directories(checkpoints.job.place))
 
 
@@ -52,3 +52,14 @@ def test_a_line_cut_short_is_forgotten(tmp_path: Path) -> None:
     metrics.cut(1)
     metrics.add(rows[1:])
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == rows
+
+
+def test_a_checkpoint_that_an_adapter_stands_on_is_kept(checkpoints: Checkpoints) -> None:
+    checkpoints.begin()
+    reach(checkpoints, 5)
+    reach(checkpoints, 10)
+    adapter = checkpoints.job.project.place("runs", "chat")
+    adapter.mkdir()
+    used = {"role": "base", "path": "runs/base/checkpoints/step-00000010", "content_sha256": "00"}
+    (adapter / "spec.json").write_text(json.dumps({"kind": "run", "spec": {}, "inputs": [used]}))
+    assert reach(checkpoints, 15) == [5, 10, 15]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gptcli.training.schedule import warmup_stable_decay
+from gptcli.training.schedule import factor, warmup_cosine, warmup_stable_decay
 
 
 def test_warmup_plateau_and_cooldown() -> None:
@@ -13,3 +13,10 @@ def test_warmup_plateau_and_cooldown() -> None:
 
 def test_no_cooldown_stays_at_the_peak() -> None:
     assert {warmup_stable_decay(step, 10, 0, 0.0) for step in range(10)} == {1.0}
+
+
+def test_half_a_cosine_wastes_no_step_at_either_end() -> None:
+    factors = [warmup_cosine(step, 100, 10) for step in range(100)]
+    assert factors[0] == 0.1 and factors[9] == factors[10] == 1.0
+    assert abs(factors[55] - 0.5) < 1e-12 and 0 < factors[99] < 0.001
+    assert [factor("cosine", step, 100, 10, 0.5) for step in range(100)] == factors

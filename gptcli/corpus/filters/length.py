@@ -28,7 +28,7 @@ class LengthFilter(Filter):
     def verdict(self, text: str) -> Verdict:
         words = len(text.split())
         if words < self.min_words:
-            return Verdict(False, "too_few_words", words)
+            return Verdict(False, "too_few_words")
         if self.max_words and words > self.max_words:
-            return Verdict(False, "too_many_words", words)
-        return Verdict(True, value=words)
+            return Verdict(False, "too_many_words")
+        return Verdict(True)

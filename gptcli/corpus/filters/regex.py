@@ -34,9 +34,8 @@ class RegexFilter(Filter):
         return self
 
     def verdict(self, text: str) -> Verdict:
-        """The value is the character at which `drop` was found."""
-        if self.drop and (found := _compiled(self.drop).search(text)):
-            return Verdict(False, "drop_found", found.start())
+        if self.drop and _compiled(self.drop).search(text):
+            return Verdict(False, "drop_found")
         if self.keep and not _compiled(self.keep).search(text):
             return Verdict(False, "keep_not_found")
         return Verdict(True)

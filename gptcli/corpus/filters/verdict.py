@@ -10,11 +10,10 @@ from gptcli.spec import Spec
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether to keep a document, the rule that decided (a fixed word, no values), and what it measured."""
+    """Whether to keep a document, and the rule that decided (a fixed word, no values)."""
 
     keep: bool
     reason: str = ""
-    value: float = 0.0
 
 
 class Filter(Spec):
