@@ -95,7 +95,7 @@ def test_a_stop_keeps_finished_units(root: Path, monkeypatch: pytest.MonkeyPatch
 
     def check(self: Stop) -> None:
         calls.append(1)
-        if len(calls) == 6:  # three counted shards, the training, two encoded shards
+        if len(calls) == 7:  # before the inputs, three counted shards, the training, two encoded shards
             raise StoppedError("stopped")
 
     with monkeypatch.context() as patch:
