@@ -29,8 +29,13 @@ class Bar:
         self.refresh()
 
     def start_at(self, done: float) -> None:
-        """Work that an earlier process had done: it counts in the bar, not in the rate."""
+        """Where an earlier process got to: it counts in the bar, not in the rate."""
         self.done = self._offset = done
+
+    def skip(self, count: float) -> None:
+        """Work that an earlier process had done: it counts in the bar, not in the rate."""
+        self.done += count
+        self._offset += count
 
     def show(self, **figures: Any) -> None:
         """Figures to show beside the bar (loss="5.12")."""

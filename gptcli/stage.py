@@ -1,12 +1,14 @@
 """The road every stage takes: resolve, compare with what stands, lock, run, report.
 
 A stage's spec.py defines STAGE, KIND, FOLDER, DEFAULT_NAME, SPEC, TRAINED, inputs(), disk_needed() and summary();
-its run.py defines run(spec, job) -> Manifest and is imported only when there is work.
+its run.py defines run(spec, job) -> Manifest and is imported only when there is work. A stage may also have a
+forecast.py with forecast(spec, project) -> [(label, value)], which a dry run shows.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from gptcli.artifacts.build import SPEC, partial_path, repair, touch
+from gptcli.artifacts.build import SPEC, cache_path, partial_path, repair, touch
 from gptcli.artifacts.durable import PENDING
 from gptcli.artifacts.manifest import Input, Inputs, Manifest, manifest_of
 from gptcli.artifacts.project import Project
@@ -89,8 +91,9 @@ def execute(
         if manifest is None:
             _check_disk(module, project, spec, inputs, name)
             replaces = shared.force and module.TRAINED
-            if shared.force:  # nothing of an interrupted build is taken up
+            if shared.force:  # nothing of an earlier build is taken up
                 shutil.rmtree(partial_path(place), ignore_errors=True)
+                shutil.rmtree(cache_path(place), ignore_errors=True)
             device = shared.device if isinstance(shared, OnDevice) else "cpu"
             manifest = _runner(module)(
                 spec, Job(project, name, place, inputs, progress, stop, device=device, replaces=replaces)
@@ -218,13 +221,27 @@ def _walk(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return rows
 
 
+def _forecast(stage: str, spec: Spec, project: Project) -> list[tuple[str, str]]:
+    """What a stage that has a forecast.py tells ahead of a run."""
+    name = f"gptcli.{stage.replace('-', '_')}.forecast"
+    if importlib.util.find_spec(name) is None:
+        return []
+    told: list[tuple[str, str]] = importlib.import_module(name).forecast(spec, project)
+    return told
+
+
+def _offline(spec: Spec) -> Spec:
+    """The spec for a dry run, which fetches nothing."""
+    return spec.model_copy(update={"offline": True}) if "offline" in type(spec).model_fields else spec
+
+
 def _dry_run(
     module: StageSpec, project: Project, spec: Spec, origins: dict[str, str], place: Path, shared: Shared
 ) -> None:
     standing = what_stands(place, shared.force)
     try:
-        inputs, missing = module.inputs(spec, project, standing.manifest), ""
-    except ArtifactError as error:  # an earlier stage that has not run yet
+        inputs, missing = module.inputs(_offline(spec), project, standing.manifest), ""
+    except ArtifactError as error:  # an earlier stage has not run yet, or a download has not been made
         inputs, missing = Inputs(), error.message
     differences = what_differs(standing, spec, inputs) if standing.spec is not None else []
     if missing:
@@ -235,12 +252,14 @@ def _dry_run(
         plan = "differs: " + "; ".join(differences)
     else:
         plan = "done already" if standing.manifest is not None else "would go on with the interrupted run"
+    ahead = [] if plan == "done already" else _forecast(module.STAGE, _offline(spec), project)
     if shared.as_json:
         origin = {key: origins.get(key, "default") for key, _ in _flat(spec)}
         entries = [asdict(entry) for entry in inputs.entries]
-        place_text = project.relative(place)
-        print_json({"plan": plan, "path": place_text, "spec": spec.content(), "origins": origin, "inputs": entries})
+        told = {"plan": plan, "path": project.relative(place), "spec": spec.content(), "origins": origin}
+        print_json({**told, "inputs": entries, "forecast": dict(ahead)})
         return
     print(f"{module.STAGE} → {project.relative(place)}: {plan}")
     print_rows([(key, f"{value!r}  ({origins.get(key, 'default')})") for key, value in _flat(spec)])
     print_rows([(entry.role, f"{entry.path}  {entry.content_sha256[:12]}") for entry in inputs.entries])
+    print_rows([(f"forecast: {label}", value) for label, value in ahead])

@@ -31,6 +31,11 @@ def old_path(place: Path) -> Path:
     return place.with_name(f".{place.name}.old")
 
 
+def cache_path(place: Path) -> Path:
+    """Where a stage may keep finished parts, named by their content, from one build to the next."""
+    return place.with_name(f".{place.name}.units")
+
+
 def repair(place: Path) -> None:
     """Finish a swap that a crash cut short, or undo it where the new artifact isn't whole.
 

@@ -22,6 +22,19 @@ CORPUS_SCHEMA = pa.schema(
     ]
 )
 
+DROPPED_SCHEMA = pa.schema(  # what was left out of a corpus, and why
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("member", pa.string()),
+        pa.field("source_offset", pa.int64(), nullable=False),
+        pa.field("source_bytes", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("value", pa.string()),  # what the rule measured; of a duplicate, its similarity
+        pa.field("kept_id", pa.string()),  # the document that stands in a duplicate's place
+    ]
+)
+
 
 def _tokens_schema(id_type: pa.DataType) -> pa.Schema:
     return pa.schema(

@@ -1,113 +1,65 @@
-"""The last pass: of all units' documents, in source order, which are kept, in which split and in which shard."""
+"""Writing what was decided: the shards of every split, and the list of all that was left out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from gptcli.artifacts.schemas import CORPUS_SCHEMA, SPLITS
+from gptcli.artifacts.schemas import CORPUS_SCHEMA, DROPPED_SCHEMA, SPLITS
 from gptcli.artifacts.shards import ShardWriter, shard_name
-from gptcli.corpus.spec import CorpusSpec
-from gptcli.corpus.units import Index, Unit, read_texts
+from gptcli.corpus.catalogue import Catalogue, Ints
+from gptcli.corpus.decisions import KEPT, Decision
+from gptcli.corpus.plan import Unit
+from gptcli.corpus.samples import Samples
+from gptcli.corpus.units import read_dropped, read_texts
 
-Ints = np.ndarray[Any, np.dtype[np.integer[Any]]]
-LEFT_OUT = -1  # in `Decision.splits`
-
-
-@dataclass(frozen=True)
-class Decision:
-    """For every document of all units, in order: the number of its split in SPLITS or LEFT_OUT, and of its shard."""
-
-    splits: Ints
-    shards: Ints
-
-
-def decide(indexes: Sequence[Index], spec: CorpusSpec) -> Decision:
-    """Exact deduplication, split and shards, from hashes and lengths alone (about 60 bytes a document in memory)."""
-    hashes = np.concatenate([index.hashes for index in indexes])
-    splits = split_of(hashes, spec.val_share, spec.test_share, spec.split_seed)
-    if spec.dedup == "exact":
-        splits[~first_seen(hashes)] = LEFT_OUT
-    lengths = np.concatenate([index.bytes for index in indexes])
-    shards = np.zeros(len(splits), dtype=np.int32)
-    for split in range(len(SPLITS)):
-        chosen = splits == split
-        shards[chosen] = cut_shards(lengths[chosen], spec.shard_bytes)
-    return Decision(splits, shards)
-
-
-def first_seen(hashes: Ints) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which of the (n, 2) hashes are met for the first time."""
-    order = np.lexsort((hashes[:, 1], hashes[:, 0]))  # stable: equal hashes stay in source order
-    ordered = hashes[order]
-    fresh = np.ones(len(hashes), dtype=bool)
-    fresh[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    first = np.zeros(len(hashes), dtype=bool)
-    first[order[fresh]] = True
-    return first
-
-
-def split_of(hashes: Ints, val_share: float, test_share: float, seed: int) -> Ints:
-    """The split (0 train, 1 val, 2 test) of (n, 2) content hashes: a document keeps it whatever else is read.
-
-    The seed is mixed in by the finaliser of SplitMix64 (Steele, Lea and Flood 2014), so that every seed holds out
-    other documents.
-    """
-    with np.errstate(over="ignore"):
-        value = hashes[:, 0].astype(np.uint64) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
-        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        value ^= value >> np.uint64(31)
-    place = (value >> np.uint64(11)).astype(np.float64) / 2.0**53  # [0, 1), exact
-    splits = np.zeros(len(hashes), dtype=np.int8)
-    splits[place < val_share + test_share] = SPLITS.index("test")
-    splits[place < val_share] = SPLITS.index("val")
-    return splits
-
-
-def cut_shards(lengths: Ints, shard_bytes: int) -> Ints:
-    """The shard of each document: one is closed as soon as it holds `shard_bytes` bytes of text."""
-    numbers = np.zeros(len(lengths), dtype=np.int32)
-    ends = np.cumsum(lengths, dtype=np.int64)
-    begin, number, before = 0, 0, 0
-    while begin < len(lengths):
-        end = int(np.searchsorted(ends, before + shard_bytes)) + 1  # the document that fills it is its last
-        numbers[begin:end] = number
-        begin, number = end, number + 1
-        before = int(ends[min(end, len(ends)) - 1])
-    return numbers
+DROPPED = "dropped.arrow"
+Rewrite = Callable[[int, pa.RecordBatch], pa.RecordBatch]  # (number of the first document, a unit's rows)
 
 
 class ShardSet:
-    """The shards of all splits, one open at a time for each."""
+    """The shards of all splits, one open at a time for each; one is closed as soon as it holds `shard_bytes`."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._open: dict[int, tuple[int, ShardWriter]] = {}
+    def __init__(self, directory: Path, shard_bytes: int) -> None:
+        self._directory, self._shard_bytes = directory, shard_bytes
+        self._open: dict[str, tuple[ShardWriter, int]] = {}  # and how many bytes of text it holds
+        self._made: dict[str, int] = {}
         self.rows: dict[str, int] = {}
 
-    def write(self, split: int, shard: int, rows: pa.RecordBatch) -> None:
-        number, writer = self._open.get(split, (-1, None))
-        if writer is None or number != shard:
-            self._close(split)
-            path = self._directory / shard_name(SPLITS[split], shard)
-            writer = ShardWriter(path, CORPUS_SCHEMA, compression="zstd")
-            self._open[split] = (shard, writer)
-        writer.write(rows)
+    def write(self, split: str, rows: pa.RecordBatch) -> None:
+        """rows: in CORPUS_SCHEMA."""
+        ends = np.cumsum(pc.binary_length(rows.column("text")).to_numpy(zero_copy_only=False), dtype=np.int64)
+        begin = 0
+        while begin < len(ends):
+            writer, held = self._open.get(split) or (self._begin(split), 0)
+            before = int(ends[begin - 1]) if begin else 0
+            # The document that fills a shard is its last.
+            end = min(int(np.searchsorted(ends, before + self._shard_bytes - held)) + 1, len(ends))
+            writer.write(rows.slice(begin, end - begin))
+            held += int(ends[end - 1]) - before
+            self._open[split] = (writer, held)
+            if held >= self._shard_bytes:
+                self._end(split)
+            begin = end
 
-    def _close(self, split: int) -> None:
-        if split in self._open:
-            _, writer = self._open.pop(split)
-            self.rows[writer.path.name] = writer.close()
+    def _begin(self, split: str) -> ShardWriter:
+        number = self._made[split] = self._made.get(split, -1) + 1
+        return ShardWriter(self._directory / shard_name(split, number), CORPUS_SCHEMA, compression="zstd")
 
-    def close(self) -> None:
+    def _end(self, split: str) -> None:
+        writer, _ = self._open.pop(split)
+        self.rows[writer.path.name] = writer.close()
+
+    def close(self) -> dict[str, int]:
+        """Rows by file name."""
         for split in list(self._open):
-            self._close(split)
+            self._end(split)
+        return self.rows
 
 
 def write_shards(
@@ -115,34 +67,109 @@ def write_shards(
     unit_directory: Path,
     directory: Path,
     decision: Decision,
+    shard_bytes: int,
     between: Callable[[Unit], None],
+    rewrite: Rewrite | None = None,
 ) -> dict[str, int]:
-    """Write every document into its shard, in source order; returns rows by file name. `between` is called a unit."""
-    shards, begin = ShardSet(directory), 0
-    for unit in units:
-        for batch in read_texts(unit_directory, unit):
+    """Write every kept document into its split, in source order; further copies in rounds after all first ones.
+
+    Returns rows by file name. `between` is called a unit, `rewrite` changes the texts of a unit's rows.
+    """
+    shards = ShardSet(directory, shard_bytes)
+    rounds = int(decision.copies[decision.kept].max(initial=1))
+    for number in range(rounds):
+        wanted = decision.kept & (decision.copies > number)
+        begin = 0
+        for _, batch in _batches(units, unit_directory, between if number == 0 else None):
             here = slice(begin, begin + batch.num_rows)
-            begin += batch.num_rows
-            _write_batch(batch, decision.splits[here], decision.shards[here], shards)
-        between(unit)
-    shards.close()
-    return shards.rows
+            if wanted[here].any():
+                rows = rewrite(begin, batch) if rewrite else batch
+                _write_batch(rows, np.where(wanted[here], decision.splits[here], -1), shards)
+            begin = here.stop
+    return shards.close()
 
 
-def _write_batch(batch: pa.RecordBatch, splits: Ints, numbers: Ints, shards: ShardSet) -> None:
-    for split in range(len(SPLITS)):
-        chosen = np.flatnonzero(splits == split)
-        for number in np.unique(numbers[chosen]):
-            rows = chosen[numbers[chosen] == number]
-            shards.write(split, int(number), _as_corpus(batch.take(pa.array(rows))))
+def _batches(
+    units: Sequence[Unit], directory: Path, between: Callable[[Unit], None] | None
+) -> Iterator[tuple[Unit, pa.RecordBatch]]:
+    for unit in units:
+        for batch in read_texts(directory, unit.key):
+            yield unit, batch
+        if between is not None:
+            between(unit)
+
+
+def _write_batch(batch: pa.RecordBatch, splits: Ints, shards: ShardSet) -> None:
+    for number, split in enumerate(SPLITS):
+        chosen = np.flatnonzero(splits == number)
+        if len(chosen):
+            shards.write(split, _as_corpus(batch.take(pa.array(chosen))))
 
 
 def _as_corpus(batch: pa.RecordBatch) -> pa.RecordBatch:
     """A unit's rows in the columns of a corpus shard."""
     columns = {
-        "id": pa.array([digest.hex() for digest in batch.column("hash").to_pylist()], pa.string()),
+        "id": pa.array(hex_ids(batch.column("hash")), pa.string()),
         "text": batch.column("text").view(pa.large_string()),
-        "member": pa.nulls(batch.num_rows, pa.string()),
     }
     arrays = [columns[name] if name in columns else batch.column(name) for name in CORPUS_SCHEMA.names]
     return pa.record_batch(arrays, schema=CORPUS_SCHEMA)
+
+
+def hex_ids(hashes: Any) -> list[str]:
+    return [digest.hex() for digest in hashes.to_pylist()]
+
+
+def write_dropped(
+    units: Sequence[Unit],
+    unit_directory: Path,
+    directory: Path,
+    catalogue: Catalogue,
+    decision: Decision,
+    samples: Samples,
+) -> dict[str, int]:
+    """Write every document that was left out, unit by unit: those of the cleaning first, then those of the last pass.
+
+    Everything shown to people is offered to `samples` on the way. Returns rows by file name.
+    """
+    writer = ShardWriter(directory / DROPPED, DROPPED_SCHEMA, compression="zstd", rows_per_batch=1 << 14)
+    for number, unit in enumerate(units):
+        for batch in read_dropped(unit_directory, unit.key):
+            samples.offer_batch(batch)
+            ids = pa.nulls(batch.num_rows, pa.string())
+            rows = [batch.column(name) if name != "kept_id" else ids for name in DROPPED_SCHEMA.names]
+            writer.write(pa.record_batch(rows, schema=DROPPED_SCHEMA))
+        starts = catalogue.texts.starts
+        here = np.arange(starts[number], starts[number + 1])
+        gone = here[decision.reasons[here] != KEPT]
+        if len(gone):
+            writer.write(_left_out(gone, catalogue, decision, samples))
+    return {DROPPED: writer.close()}
+
+
+def _left_out(numbers: Ints, catalogue: Catalogue, decision: Decision, samples: Samples) -> pa.RecordBatch:
+    """Documents that cleaning kept and the last pass did not, in DROPPED_SCHEMA."""
+    found: dict[str, list[Any]] = {name: [] for name in DROPPED_SCHEMA.names}
+    for number, row in zip(numbers.tolist(), catalogue.texts.rows(numbers), strict=True):
+        instead = int(decision.kept_id[number])
+        is_like = instead >= 0
+        told = {
+            "id": row["hash"].hex(),
+            "path": row["path"],
+            "member": row["member"],
+            "source_offset": row["source_offset"],
+            "source_bytes": row["source_bytes"],
+            "reason": decision.names[decision.reasons[number]],
+            "value": f"{decision.similarity[number]:.6g}" if is_like else decision.values.get(number),
+            "kept_id": id_of(catalogue, instead) if is_like else None,
+        }
+        for name, value in told.items():
+            found[name].append(value)
+        samples.offer(str(told["reason"]), str(told["id"]), str(told["path"]), told["value"], row["text"])
+    return pa.record_batch([pa.array(found[name], DROPPED_SCHEMA.field(name).type) for name in found], DROPPED_SCHEMA)
+
+
+def id_of(catalogue: Catalogue, number: int) -> str:
+    """The id of a document by its number."""
+    digest: str = catalogue.hashes[number].astype("<u8").tobytes().hex()
+    return digest

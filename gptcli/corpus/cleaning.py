@@ -1,90 +1,232 @@
-"""One unit: read its files, normalise, judge and hash every document. Runs in a worker; the result is on disk."""
+"""One unit: read its files; normalise, filter, hash and sign every document. Runs in a worker, writes to disk."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
+import time
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gptcli.corpus.decontamination import Items
+from gptcli.corpus.dedup.paragraphs import paragraph_hashes
+from gptcli.corpus.dedup.shingles import shingle_hashes
+from gptcli.corpus.filters import Filter, Value, View
+from gptcli.corpus.plan import Unit, UnitFile
 from gptcli.corpus.spec import CorpusSpec
-from gptcli.corpus.units import Counts, Kept, Unit, UnitFile, UnitWriter
-from gptcli.errors import SpecError
-from gptcli.records.decoding import without_surrogates
-from gptcli.records.opening import CORRUPT, TRUNCATED, sniff
-from gptcli.records.rows import NOT_JSON, Row, RowFile
+from gptcli.corpus.units import Counts, Dropped, Kept, UnitWriter
+from gptcli.records.documents import read
+from gptcli.records.pieces import EMPTY, TOO_LONG, Notes, Piece
 from gptcli.records.sources import require_unchanged
-from gptcli.records.text import EMPTY, TOO_LONG, TextFile, separator_pattern
 
-# Reasons a document is left out, beside EMPTY, TOO_LONG, CORRUPT, TRUNCATED, `bad_row:…` and `filter:NAME:…`.
+# Reasons a document is left out, beside those of records/ (`empty`, `too_long`, `bad_row:…`) and `filter:NAME:RULE`.
 TOO_SHORT = "too_short"
-NOT_TEXT = "not_text"  # a binary file
+CONTAMINATED = "contaminated"
 DUPLICATE = "duplicate"
+NEAR_DUPLICATE = "near_duplicate"
+REPEATED = "repeated_paragraphs"
+DOWN_SAMPLED = "down_sampled"
+
+_SAMPLE_CHARS = 1000  # of a dropped document's text
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+@dataclass(frozen=True)
+class Step:
+    """What one filter, or one of the steps around them, did to a document; `--explain` shows them all."""
+
+    name: str
+    values: dict[str, Value] = field(default_factory=dict)
+    failed: str = ""  # the rule
+    changes: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A document as read, with its byte range in the decompressed file; with a `reason` it has no text."""
+@dataclass
+class Done:
+    """What a worker tells of a finished unit: enough for the progress bar and for early errors."""
 
-    text: str
-    offset: int
-    size: int
-    invalid_bytes: int = 0
-    meta: str | None = None
-    reason: str = ""
+    read: int = 0
+    kept: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)  # by step
+    columns: dict[str, list[str]] = field(default_factory=dict)
+    with_text: list[str] = field(default_factory=list)
 
 
-def clean_unit(unit: Unit, spec: CorpusSpec, directory: Path) -> None:
-    """Clean the unit's files into `directory`.
+def cleaning_content(spec: CorpusSpec) -> dict[str, Any]:
+    """All of the spec that decides what a unit holds; rules' thresholds are left out where the scores are kept."""
+    content = spec.content()
+    names = ["repair", "normalize", "min_chars", "keep_scores", "decontamination", "repeated_paragraphs"]
+    told = {name: content[name] for name in names}
+    told["filters"] = [_without_thresholds(one) if spec.keep_scores else one.content() for one in spec.steps()]
+    if spec.dedup == "near":
+        told["near"] = {key: value for key, value in content["near"].items() if key != "threshold"}
+    return told
 
-    Raises SpecError naming a file that can't be read, has no text, or is no longer the one that was hashed.
-    """
-    writer, counts = UnitWriter(directory, unit), Counts()
-    for file in unit.files:
-        for piece in read_pieces(file, spec, counts):
-            counts.document(file.source, piece.invalid_bytes)
-            reason = piece.reason or _judge_length(piece.text, spec)
-            text = piece.text
-            if not reason:
-                text = normalized(text, spec.normalize)
-                reason = _judge(text, spec)
-            if reason:
-                counts.leave_out(file.source, reason)
-                continue
-            data = text.encode()
-            digest = hashlib.blake2b(data, digest_size=16).digest()
-            writer.write(
-                Kept(
-                    digest,
-                    data,
-                    len(text),
-                    file.name,
-                    file.source,
-                    piece.offset,
-                    piece.size,
-                    file.license,
-                    piece.meta,
-                )
+
+def _without_thresholds(one: Filter) -> dict[str, Any]:
+    fields = type(one).model_fields
+    judging = {name for name, field in fields.items() if (field.json_schema_extra or {}).get("threshold")}  # type: ignore[union-attr]
+    return {name: value for name, value in one.content().items() if name not in judging}
+
+
+class Cleaner:
+    """Cleans the documents of one unit."""
+
+    def __init__(self, unit: Unit, spec: CorpusSpec, directory: Path, items: Items | None) -> None:
+        self._unit, self._spec, self._items = unit, spec, items
+        self._near = spec.near if spec.dedup == "near" else None
+        self._writer = UnitWriter(directory, unit, self._near)
+        self._counts, self._notes = Counts(), Notes()
+        self.done = Done()
+
+    def clean(self) -> Done:
+        """Every file of the unit. SpecError naming a file that can't be read, or is no longer the one hashed."""
+        for file in self._unit.files:
+            pieces = read(file.path, file.name, self._unit.options, self._notes, self._unit.part)
+            for piece in self._timed("reading", pieces):
+                self._piece(file, piece)
+            require_unchanged(file.path, file.recorded)
+        self._counts.faults = [list(fault) for fault in self._notes.faults]
+        self._counts.columns = self.done.columns = self._notes.columns
+        self._counts.with_text = self.done.with_text = sorted(self._notes.with_text)
+        self.done.read = self._counts.read
+        self._writer.close(self._counts)
+        return self.done
+
+    def _timed(self, step: str, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        began = time.perf_counter()
+        for piece in pieces:
+            self._spent(step, began)
+            yield piece
+            began = time.perf_counter()
+        self._spent(step, began)
+
+    def _spent(self, step: str, began: float) -> None:
+        self.done.seconds[step] = self.done.seconds.get(step, 0.0) + time.perf_counter() - began
+
+    def _piece(self, file: UnitFile, piece: Piece) -> None:
+        self._counts.read += 1
+        self._counts.invalid += piece.invalid_bytes
+        reason = piece.reason or judge_length(piece.text, self._spec)
+        text = piece.text
+        if reason:
+            self._drop(file, piece, text, reason, str(len(text)) if text else None)
+            return
+        text = normalized(text, self._spec)
+        steps, text = self._filtered(text, piece)
+        failed = next((step for step in steps if step.failed), None)
+        if failed is not None and not (self._spec.keep_scores and failed.values):
+            value = failed.values.get(failed.failed)
+            self._drop(file, piece, text, reason_of(failed), None if value is None else shown(value))
+            return
+        began = time.perf_counter()
+        self._keep(file, piece, text, steps)
+        self._spent("signing and writing", began)
+
+    def _filtered(self, text: str, piece: Piece) -> tuple[list[Step], str]:
+        steps: list[Step] = []
+        began, every = time.perf_counter(), self._spec.keep_scores
+        for step, changed in filter_steps(text, url_of(piece), self._spec, self._items, every):
+            self._spent(step.name, began)
+            text = changed
+            self._note(step)
+            steps.append(step)
+            began = time.perf_counter()
+        return steps, text
+
+    def _note(self, step: Step) -> None:
+        for what, count in step.changes.items():
+            key = f"{step.name}:{what}"
+            self._counts.rewritten[key] = self._counts.rewritten.get(key, 0) + count
+        if isinstance(code := step.values.get("language"), str):
+            self._counts.languages[code] = self._counts.languages.get(code, 0) + 1
+
+    def _keep(self, file: UnitFile, piece: Piece, text: str, steps: list[Step]) -> None:
+        data = text.encode()
+        scores = {step.name: step.values for step in steps if step.values} if self._spec.keep_scores else None
+        self._writer.write(
+            Kept(
+                hash=text_hash(data),
+                text=data,
+                chars=len(text),
+                path=file.name,
+                member=piece.member,
+                offset=piece.offset,
+                size=piece.size,
+                license=self._unit.license,
+                meta=piece.meta,
+                scores=None if scores is None else json.dumps(scores, ensure_ascii=False, sort_keys=True),
+                shingles=shingle_hashes(text) if self._near else None,
+                paragraphs=paragraph_hashes(text, fewest) if (fewest := self._spec.repeated_paragraphs) else None,
             )
-        require_unchanged(file.path, file.recorded)
-    writer.close(counts)
+        )
+        self.done.kept += 1
+
+    def _drop(self, file: UnitFile, piece: Piece, text: str, reason: str, value: str | None) -> None:
+        self._counts.left_out[reason] = self._counts.left_out.get(reason, 0) + 1
+        identity = dropped_id(file.name, piece, text)
+        sample = text[:_SAMPLE_CHARS] or None
+        self._writer.drop(Dropped(identity, file.name, piece.member, piece.offset, piece.size, reason, value, sample))
 
 
-def normalized(text: str, form: str) -> str:
-    """Text in Unicode form NFC, or as it stands."""
-    if form == "none" or text.isascii() or unicodedata.is_normalized("NFC", text):
-        return text
-    return unicodedata.normalize("NFC", text)
+def clean_unit(unit: Unit, spec: CorpusSpec, directory: Path, items: Path | None = None) -> Done:
+    """Clean one unit into `directory`; `items`: the n-grams of evaluation items, as `Items.save` wrote them."""
+    return Cleaner(unit, spec, directory, Items.load(items) if items else None).clean()
 
 
-def _judge_length(text: str, spec: CorpusSpec) -> str:
+def filter_steps(
+    text: str, url: str, spec: CorpusSpec, items: Items | None, every: bool = False
+) -> Iterator[tuple[Step, str]]:
+    """What each filter, then decontamination, makes of a normalised text, and the text after it.
+
+    Ends behind the first filter whose rule is not passed, unless `every` rule is to be measured.
+    """
+    view = View(text, url=url)
+    for one in spec.steps():
+        changed, changes = one.rewrite(view)
+        if changed is not view.text:
+            view = View(changed, url=url)
+        if not changed.strip():
+            yield Step(one.name, failed=EMPTY, changes=changes), changed
+            return
+        values, failed = measured(one, view, every)
+        yield Step(one.name, values, failed, changes), changed
+        if failed and not every:
+            return
+    if items is not None:
+        treated = items.treat(view.text)
+        yield Step("decontamination", treated.values, treated.failed, treated.changes), treated.text
+
+
+def measured(one: Filter, view: View, every: bool) -> tuple[dict[str, Value], str]:
+    """A filter's values by rule, and the first rule not passed; the rest is left unmeasured unless `every` is."""
+    values: dict[str, Value] = {}
+    failed = ""
+    for rule, value in one.measures(view):
+        values[rule] = value
+        if not failed and not one.passes(rule, value):
+            failed = rule
+            if not every:
+                break
+    return values, failed
+
+
+def judged(scores: dict[str, dict[str, Value]], spec: CorpusSpec) -> tuple[str, Value]:
+    """The reason by kept scores ("": kept) and its value, under the spec's thresholds of now."""
+    for one in spec.steps():
+        for rule, value in scores.get(one.name, {}).items():
+            if not one.passes(rule, value):
+                return f"filter:{one.name}:{rule}", value
+    return "", 0.0
+
+
+def reason_of(step: Step) -> str:
+    return CONTAMINATED if step.name == "decontamination" else f"filter:{step.name}:{step.failed}"
+
+
+def judge_length(text: str, spec: CorpusSpec) -> str:
     if not text or text.isspace():
         return EMPTY
     if len(text) < spec.min_chars:
@@ -92,86 +234,38 @@ def _judge_length(text: str, spec: CorpusSpec) -> str:
     return TOO_LONG if spec.max_chars and len(text) > spec.max_chars else ""
 
 
-def _judge(text: str, spec: CorpusSpec) -> str:
-    for one in spec.filters:
-        verdict = one.verdict(text)
-        if not verdict.keep:
-            return f"filter:{one.name}:{verdict.reason}"
+def normalized(text: str, spec: CorpusSpec) -> str:
+    """Text repaired where asked for, and in Unicode form NFC or as it stands."""
+    if spec.repair and not text.isascii():
+        import ftfy
+
+        text = ftfy.fix_text(text, uncurl_quotes=False, normalization=None)
+    if spec.normalize == "none" or text.isascii() or unicodedata.is_normalized("NFC", text):
+        return text
+    return unicodedata.normalize("NFC", text)
+
+
+def text_hash(data: bytes) -> bytes:
+    """128 bits that name a text."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def dropped_id(path: str, piece: Piece, text: str) -> str:
+    """Of what is left out: the hash of its text, or of where it stands when it has none."""
+    told = text or f"{path}\0{piece.member or ''}\0{piece.offset}"
+    return text_hash(told.encode()).hex()
+
+
+def url_of(piece: Piece) -> str:
+    """The page a document came from, where its member or its `url` column tells."""
+    if piece.member and "://" in piece.member:
+        return piece.member
+    if piece.meta and '"url"' in piece.meta:
+        found = json.loads(piece.meta).get("url")
+        return found if isinstance(found, str) else ""
     return ""
 
 
-def read_pieces(file: UnitFile, spec: CorpusSpec, counts: Counts) -> Iterator[Piece]:
-    """The documents of one file, whatever its form; a file that is damaged is put down in `counts.faults`."""
-    content = sniff(file.path, file.name)
-    if content == "binary":
-        yield Piece("", 0, file.path.stat().st_size, reason=NOT_TEXT)
-        return
-    if content == "text":
-        texts = TextFile(file.path, file.name, separator_pattern(spec.separator), spec.encoding, spec.max_chars)
-        for document in texts:
-            yield Piece(document.text, document.offset, document.size, document.invalid_bytes, reason=document.problem)
-        fault = texts.fault
-    else:
-        rows = RowFile(file.path, file.name, spec.encoding, is_list=content == "list")
-        yield from _pieces_of_rows(rows, file.name, spec)
-        fault = rows.fault
-    if fault:
-        counts.faults.append((file.name, fault))
-
-
-def _pieces_of_rows(rows: RowFile, name: str, spec: CorpusSpec) -> Iterator[Piece]:
-    keys: dict[str, int] = {}  # key → the line it was first met on
-    found, line, problem = False, 0, ""
-    for row in rows:
-        if spec.text_key in row.value:
-            found = True
-        elif not found:
-            keys.update((key, row.line) for key in row.value if key not in keys and len(keys) < 50)
-            line, problem = line or row.line, problem or row.problem
-        yield _piece_of_row(row, spec.text_key)
-    if found or rows.fault or not line:
-        return
-    if keys:
-        where = f"{name}:{next(iter(keys.values()))}"
-        raise SpecError(
-            f"no row of {name} has the text key {spec.text_key}; the keys there are ({where}): {', '.join(keys)}",
-            "name one of them with --set text_key=KEY",
-        )
-    raise SpecError(f"no row of {name} is a JSON object; {name}:{line} is {problem}", "check the file's form")
-
-
-def _piece_of_row(row: Row, text_key: str) -> Piece:
-    if row.problem in (CORRUPT, TRUNCATED):
-        return Piece("", row.offset, row.size, row.invalid_bytes, reason=row.problem)
-    text = row.value.get(text_key)
-    problem = row.problem or (
-        "" if isinstance(text, str) else "text_not_string" if text_key in row.value else "no_text"
-    )
-    if problem or not isinstance(text, str):
-        return Piece("", row.offset, row.size, row.invalid_bytes, reason=f"bad_row:{problem}")
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text, surrogates = without_surrogates(text)
-    rest = {key: value for key, value in row.value.items() if key != text_key}
-    try:
-        meta = _json(rest) if rest else None
-    except RecursionError:
-        return Piece("", row.offset, row.size, row.invalid_bytes, reason=f"bad_row:{NOT_JSON}")
-    return Piece(text, row.offset, row.size, row.invalid_bytes + surrogates, meta)
-
-
-def _json(value: dict[str, Any]) -> str:
-    """Compact JSON that UTF-8 can hold; a number too large for a double (1e999) becomes null."""
-    try:
-        text = _ENCODER.encode(value)
-    except ValueError:
-        text = _ENCODER.encode(_finite(value))
-    return without_surrogates(text)[0]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def shown(value: Value) -> str:
+    """A measured value as it is written down."""
+    return value if isinstance(value, str) else f"{value:.6g}"

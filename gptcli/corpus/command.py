@@ -12,12 +12,18 @@ from gptcli.options import Shared, shared_options
 @shared_options(Shared)
 def corpus(
     source: Annotated[
-        list[str] | None, typer.Argument(help="Files, folders, globs or python:stdlib.", show_default=False)
+        list[str] | None,
+        typer.Argument(help="Files, folders, globs, URLs, hf://datasets/…, - or python:stdlib.", show_default=False),
     ] = None,
     show: Annotated[
         int | None,
-        typer.Option("--show", metavar="N", min=0, help="Only show a finished corpus: counts, N documents a split."),
+        typer.Option("--show", metavar="N", min=0, help="Only show a finished corpus: figures, N documents a split."),
     ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option("--explain", metavar="ID", help="Only show one document's way: its id, or PATH:OFFSET."),
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use no network, only earlier downloads.")] = False,
     *,
     shared: Shared,
 ) -> None:
@@ -27,16 +33,24 @@ def corpus(
     Examples:
       gptcli corpus python:stdlib
       gptcli corpus books/ 'notes/*.jsonl' --name mine --set min_chars=200
+      gptcli corpus --name mine --dry-run
       gptcli corpus --name mine --show 3
+      gptcli corpus --name mine --explain 3fa41c
     """
     if show is not None:
         from gptcli.artifacts.project import Project
-        from gptcli.console import print_report
         from gptcli.corpus import inspect
 
         project = Project.open(shared.project, shared.recipe)
-        print_report(inspect.show(project, shared.name or "main", show), shared.as_json)
-        return
-    from gptcli import stage
+        inspect.print_shown(inspect.show(project, shared.name or "main", show), shared.as_json)
+    elif explain is not None:
+        from gptcli.artifacts.project import Project
+        from gptcli.console import print_report
+        from gptcli.corpus.explain import explain as explained
 
-    stage.execute("corpus", shared, {"source": source or None})
+        project = Project.open(shared.project, shared.recipe)
+        print_report(explained(project, shared.name or "main", explain), shared.as_json)
+    else:
+        from gptcli import stage
+
+        stage.execute("corpus", shared, {"source": source or None, "offline": offline or None})

@@ -1,14 +1,15 @@
-"""Units: runs of source files cleaned by one worker at a time, kept on disk until the corpus is whole.
+"""The cleaned documents of one unit on disk, kept until the corpus is whole, and after it for `--update`.
 
-Unit k is two files: `k.arrow`, its documents, and `k.index.arrow`, written last, with what deciding needs (hash,
-lengths, source) and the counts as schema metadata. A unit whose index stands is finished.
+Unit KEY is `KEY.text.arrow`, its documents; `KEY.dropped.arrow`, what was left out; where asked for, `KEY.bands`, the
+MinHash bands, and `KEY.paragraphs`, the paragraphs' hashes; and `KEY.index.arrow`, written last, with what deciding
+needs (hashes, lengths) and the counts as schema metadata. A unit whose index stands is finished.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,24 +19,39 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from gptcli.artifacts.durable import PENDING, disk_errors, fsync_file, replace, write_bytes
-from gptcli.artifacts.manifest import Source
-from gptcli.records.sources import SourceFile
+from gptcli.corpus.dedup.join import band_bytes
+from gptcli.corpus.dedup.minhash import band_hashes
+from gptcli.corpus.dedup.shingles import Hashes
+from gptcli.corpus.plan import Unit
+from gptcli.corpus.spec import NearSpec
 
-UNIT_BYTES = 4 << 20  # raw bytes of source files at which a unit is closed; a larger file is one by itself
-UNIT_FILES = 1024  # files at which it is closed
-LAYOUT = 1  # of the unit files: units of another layout are made again
-_BATCH_BYTES = 8 << 20  # text held before it is written
-_BATCH_ROWS = 4096
+_BATCH_BYTES = 1 << 20  # text held before it is written; also what one document's text costs to look up
+_BATCH_ROWS = 1024
+SAMPLES = 10  # dropped documents of which the text is kept, a reason
 
 TEXT_SCHEMA = pa.schema(
     [
         pa.field("hash", pa.binary(16)),
         pa.field("text", pa.large_binary()),  # UTF-8
         pa.field("path", pa.string()),
+        pa.field("member", pa.string()),
         pa.field("source_offset", pa.int64()),
         pa.field("source_bytes", pa.int64()),
         pa.field("license", pa.string()),
         pa.field("meta", pa.string()),
+        pa.field("scores", pa.string()),  # JSON: filter → rule → value
+    ]
+)
+DROPPED_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field("path", pa.string()),
+        pa.field("member", pa.string()),
+        pa.field("source_offset", pa.int64()),
+        pa.field("source_bytes", pa.int64()),
+        pa.field("reason", pa.string()),
+        pa.field("value", pa.string()),  # what the rule measured
+        pa.field("text", pa.string()),  # the beginning; of few of each reason
     ]
 )
 _INDEX_SCHEMA = pa.schema(
@@ -43,83 +59,39 @@ _INDEX_SCHEMA = pa.schema(
         pa.field("hash", pa.binary(16)),
         pa.field("bytes", pa.int64()),
         pa.field("chars", pa.int64()),
-        pa.field("source", pa.int32()),
+        pa.field("shingles", pa.int32()),  # their number; 0 where none were made
+        pa.field("paragraphs", pa.int32()),  # their number; 0 where they were not hashed
     ]
 )
 
 
-@dataclass(frozen=True)
-class UnitFile:
-    """One source file of a unit; `source` is the number of the typed source it came from."""
-
-    path: Path
-    recorded: Source
-    source: int
-    license: str | None
-
-    @property
-    def name(self) -> str:
-        return self.recorded.path
-
-
-@dataclass(frozen=True)
-class Unit:
-    number: int
-    files: tuple[UnitFile, ...]
-    bytes: int  # raw, of all files
-
-
 @dataclass
 class Counts:
-    """What was read and left out, by the number of the typed source; JSON-able through `asdict`."""
+    """What was read, changed and left out of one unit or source; JSON-able through `asdict`."""
 
-    read: dict[str, int] = field(default_factory=dict)  # documents
-    invalid: dict[str, int] = field(default_factory=dict)  # bytes
-    left_out: dict[str, dict[str, int]] = field(default_factory=dict)  # reason → documents
-    faults: list[tuple[str, str]] = field(default_factory=list)  # files that end too early or are damaged
-
-    def document(self, source: int, invalid_bytes: int) -> None:
-        key = str(source)
-        self.read[key] = self.read.get(key, 0) + 1
-        self.invalid[key] = self.invalid.get(key, 0) + invalid_bytes
-
-    def leave_out(self, source: int, reason: str, count: int = 1) -> None:
-        reasons = self.left_out.setdefault(str(source), {})
-        reasons[reason] = reasons.get(reason, 0) + count
+    read: int = 0  # documents
+    invalid: int = 0  # bytes
+    left_out: dict[str, int] = field(default_factory=dict)  # reason → documents
+    rewritten: dict[str, int] = field(default_factory=dict)  # what filters cut or replaced → how many
+    languages: dict[str, int] = field(default_factory=dict)  # code → documents measured
+    faults: list[list[str]] = field(default_factory=list)  # [file, fault]: ends too early, damaged, …
+    columns: dict[str, list[str]] = field(default_factory=dict)  # files of rows without the text key → their keys
+    with_text: list[str] = field(default_factory=list)  # files in which a row had it
 
     def add(self, other: Counts) -> None:
-        self.read = dict(Counter(self.read) + Counter(other.read))
-        self.invalid = dict(Counter(self.invalid) + Counter(other.invalid))
-        for source, reasons in other.left_out.items():
-            for reason, count in reasons.items():
-                self.leave_out(int(source), reason, count)
-        self.faults += [(name, fault) for name, fault in other.faults]
-
-
-def plan_units(files: Sequence[SourceFile], sources: Sequence[Source], licenses: Sequence[str | None]) -> list[Unit]:
-    """Cut the files, in order, into units; the cut depends on the files alone.
-
-    sources: what was recorded of every file; licenses: one for each typed source.
-    """
-    recorded = {source.path: source for source in sources}
-    numbers: dict[str, int] = {}
-    units: list[Unit] = []
-    waiting: list[UnitFile] = []
-    held = 0
-    for file in files:
-        number = numbers.setdefault(file.source, len(numbers))
-        size = recorded[file.name].bytes
-        if waiting and held + size > UNIT_BYTES:
-            units.append(Unit(len(units), tuple(waiting), held))
-            waiting, held = [], 0
-        waiting.append(UnitFile(file.path, recorded[file.name], number, licenses[number]))
-        held += size
-        if held >= UNIT_BYTES or len(waiting) >= UNIT_FILES:
-            units.append(Unit(len(units), tuple(waiting), held))
-            waiting, held = [], 0
-    if waiting:
-        units.append(Unit(len(units), tuple(waiting), held))
-    return units
+        self.read += other.read
+        self.invalid += other.invalid
+        for mine, theirs in (
+            (self.left_out, other.left_out),
+            (self.rewritten, other.rewritten),
+            (self.languages, other.languages),
+        ):
+            for name, count in theirs.items():
+                mine[name] = mine.get(name, 0) + count
+        self.faults += [fault for fault in other.faults if fault not in self.faults[-1:]]
+        for name, keys in other.columns.items():
+            self.columns.setdefault(name, keys)
+        self.with_text += [name for name in other.with_text if name not in self.with_text[-1:]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,33 +102,55 @@ class Kept:
     text: bytes  # UTF-8
     chars: int
     path: str
-    source: int
+    member: str | None
     offset: int
     size: int
     license: str | None
     meta: str | None
+    scores: str | None = None
+    shingles: Hashes | None = None  # where near-duplicates are looked for
+    paragraphs: Hashes | None = None  # where repeated ones are to be removed
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A document that did not."""
+
+    id: str
+    path: str
+    member: str | None
+    offset: int
+    size: int
+    reason: str
+    value: str | None = None
+    text: str | None = None
 
 
 class UnitWriter:
-    """Writes one unit; memory is bounded by one batch and the index (about 40 bytes a document)."""
+    """Writes one unit; memory is bounded by one batch and the index (about 160 bytes a document)."""
 
-    def __init__(self, directory: Path, unit: Unit) -> None:
-        self._unit = unit
-        self._path = _text_path(directory, unit)
-        self._index_path = _index_path(directory, unit)
+    def __init__(self, directory: Path, unit: Unit, near: NearSpec | None = None) -> None:
+        self._directory, self._unit, self._near = directory, unit, near
+        self._path = text_path(directory, unit.key)
         self._pending = self._path.with_name(self._path.name + PENDING)
         self._waiting: list[Kept] = []
         self._waiting_bytes = 0
         self._index: list[pa.RecordBatch] = []
+        self._bands: list[Hashes] = []
+        self._paragraphs: list[Hashes] = []
+        self._dropped: list[Dropped] = []
         with disk_errors(self._path):
             self._file = self._pending.open("wb")
-        self._writer = pa.ipc.new_file(self._file, TEXT_SCHEMA)
+        self._writer = pa.ipc.new_file(self._file, TEXT_SCHEMA, options=_options())
 
     def write(self, kept: Kept) -> None:
         self._waiting.append(kept)
         self._waiting_bytes += len(kept.text)
         if self._waiting_bytes >= _BATCH_BYTES or len(self._waiting) >= _BATCH_ROWS:
             self._flush()
+
+    def drop(self, dropped: Dropped) -> None:
+        self._dropped.append(dropped)
 
     def _flush(self) -> None:
         rows = self._waiting
@@ -165,24 +159,31 @@ class UnitWriter:
             hashes,
             pa.array([row.text for row in rows], pa.large_binary()),
             pa.array([row.path for row in rows], pa.string()),
+            pa.array([row.member for row in rows], pa.string()),
             pa.array([row.offset for row in rows], pa.int64()),
             pa.array([row.size for row in rows], pa.int64()),
             pa.array([row.license for row in rows], pa.string()),
             pa.array([row.meta for row in rows], pa.string()),
+            pa.array([row.scores for row in rows], pa.string()),
         ]
         index = [
             hashes,
             pa.array([len(row.text) for row in rows], pa.int64()),
             pa.array([row.chars for row in rows], pa.int64()),
-            pa.array([row.source for row in rows], pa.int32()),
+            pa.array([_count(row.shingles) for row in rows], pa.int32()),
+            pa.array([_count(row.paragraphs) for row in rows], pa.int32()),
         ]
         with disk_errors(self._path):
             self._writer.write_batch(pa.record_batch(columns, schema=TEXT_SCHEMA))
         self._index.append(pa.record_batch(index, schema=_INDEX_SCHEMA))
+        if self._near is not None:
+            sets = [row.shingles for row in rows if row.shingles is not None]
+            self._bands.append(band_hashes(sets, self._near.bands, self._near.rows, self._near.seed))
+        self._paragraphs += [row.paragraphs for row in rows if row.paragraphs is not None]
         self._waiting, self._waiting_bytes = [], 0
 
     def close(self, counts: Counts) -> None:
-        """Make the unit last; the index, written after the text, says that it is finished."""
+        """Make the unit last; the index, written after the rest, says that it is finished."""
         if self._waiting:
             self._flush()
         with disk_errors(self._path):
@@ -190,55 +191,112 @@ class UnitWriter:
             self._file.close()
             fsync_file(self._pending)
         replace(self._pending, self._path)
-        told = json.dumps({"layout": LAYOUT, "files": _names(self._unit), "counts": asdict(counts)})
-        buffer = pa.BufferOutputStream()
-        with pa.ipc.new_file(buffer, _INDEX_SCHEMA.with_metadata({"unit": told})) as writer:
-            for batch in self._index:
-                writer.write_batch(batch)
-        write_bytes(self._index_path, buffer.getvalue().to_pybytes())
+        if self._near is not None:
+            bands = np.concatenate([np.empty((0, self._near.bands), dtype=np.uint64), *self._bands])
+            write_bytes(bands_path(self._directory, self._unit.key), band_bytes(bands))
+        if self._paragraphs:
+            write_bytes(paragraphs_path(self._directory, self._unit.key), np.concatenate(self._paragraphs).tobytes())
+        write_bytes(dropped_path(self._directory, self._unit.key), _table(_dropped_rows(self._dropped)))
+        told = {"counts": asdict(counts), "batches": [batch.num_rows for batch in self._index]}
+        schema = _INDEX_SCHEMA.with_metadata({"unit": json.dumps(told)})
+        index = pa.Table.from_batches(self._index, _INDEX_SCHEMA).replace_schema_metadata(schema.metadata)
+        write_bytes(index_path(self._directory, self._unit.key), _table(index))
+
+
+def _count(hashes: Hashes | None) -> int:
+    return 0 if hashes is None else len(hashes)
+
+
+def _dropped_rows(dropped: list[Dropped]) -> pa.Table:
+    """In `DROPPED_SCHEMA`; the text of all but the first few of every reason, by id, is let go."""
+    seen: Counter[str] = Counter()
+    shown: set[int] = set()
+    for number in sorted(range(len(dropped)), key=lambda number: (dropped[number].id, number)):
+        reason = dropped[number].reason
+        if seen[reason] < SAMPLES:
+            seen[reason] += 1
+            shown.add(number)
+    columns: dict[str, list[Any]] = {
+        "id": [row.id for row in dropped],
+        "path": [row.path for row in dropped],
+        "member": [row.member for row in dropped],
+        "source_offset": [row.offset for row in dropped],
+        "source_bytes": [row.size for row in dropped],
+        "reason": [row.reason for row in dropped],
+        "value": [row.value for row in dropped],
+        "text": [row.text if number in shown else None for number, row in enumerate(dropped)],
+    }
+    return pa.table(columns, schema=DROPPED_SCHEMA)
+
+
+def _table(table: pa.Table) -> bytes:
+    buffer = pa.BufferOutputStream()
+    with pa.ipc.new_file(buffer, table.schema, options=_options()) as writer:
+        writer.write_table(table, max_chunksize=1 << 16)
+    found: bytes = buffer.getvalue().to_pybytes()
+    return found
+
+
+def _options() -> Any:
+    return pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
 
 @dataclass(frozen=True)
 class Index:
-    """Of every document of one unit, in order: hash (n, 2) uint64, UTF-8 bytes, characters, number of its source."""
+    """Of every document of one unit, in order: hash (n, 2) uint64, UTF-8 bytes, characters; numbers of shingles and
+    of hashed paragraphs."""
 
     hashes: np.ndarray[Any, np.dtype[np.uint64]]
     bytes: np.ndarray[Any, np.dtype[np.int64]]
     chars: np.ndarray[Any, np.dtype[np.int64]]
-    sources: np.ndarray[Any, np.dtype[np.int32]]
+    shingles: np.ndarray[Any, np.dtype[np.int32]]
+    paragraphs: np.ndarray[Any, np.dtype[np.int32]]
+    batches: list[int]  # rows of each batch of its text file
     counts: Counts
+
+    def __len__(self) -> int:
+        return len(self.bytes)
 
 
 def is_finished(directory: Path, unit: Unit) -> bool:
     """Whether an earlier process finished this very unit."""
-    path = _index_path(directory, unit)
-    if not path.is_file() or not _text_path(directory, unit).is_file():
+    if not all(path(directory, unit.key).is_file() for path in (index_path, text_path, dropped_path)):
         return False
     try:
-        told = _told(pa.ipc.open_file(pa.OSFile(str(path))))
+        _told(pa.ipc.open_file(pa.OSFile(str(index_path(directory, unit.key)))))
     except (OSError, pa.ArrowInvalid, ValueError):
         return False
-    return bool(told["layout"] == LAYOUT and told["files"] == _names(unit))
+    return True
 
 
-def read_index(directory: Path, unit: Unit) -> Index:
-    reader = pa.ipc.open_file(pa.OSFile(str(_index_path(directory, unit))))
+def read_index(directory: Path, key: str) -> Index:
+    reader = pa.ipc.open_file(pa.OSFile(str(index_path(directory, key))))
     table = reader.read_all().combine_chunks()
-    told = _told(reader)["counts"]
+    told = _told(reader)
     hashes = b"".join(chunk.buffers()[1].to_pybytes()[: 16 * len(chunk)] for chunk in table["hash"].chunks)
     return Index(
         np.frombuffer(hashes, dtype="<u8").reshape(-1, 2),
         table["bytes"].to_numpy(),
         table["chars"].to_numpy(),
-        table["source"].to_numpy(),
-        Counts(**told),
+        table["shingles"].to_numpy(),
+        table["paragraphs"].to_numpy(),
+        told["batches"],
+        Counts(**told["counts"]),
     )
 
 
-def read_texts(directory: Path, unit: Unit) -> Iterator[pa.RecordBatch]:
+def read_texts(directory: Path, key: str) -> Iterator[pa.RecordBatch]:
     """A unit's documents in `TEXT_SCHEMA`, a batch of bounded size at a time."""
     # Read, not mapped: mapped pages count as this process's memory.
-    with pa.OSFile(str(_text_path(directory, unit))) as file:
+    with pa.OSFile(str(text_path(directory, key))) as file:
+        reader = pa.ipc.open_file(file)
+        for number in range(reader.num_record_batches):
+            yield reader.get_batch(number)
+
+
+def read_dropped(directory: Path, key: str) -> Iterator[pa.RecordBatch]:
+    """What was left out of a unit while it was cleaned, in `DROPPED_SCHEMA`."""
+    with pa.OSFile(str(dropped_path(directory, key))) as file:
         reader = pa.ipc.open_file(file)
         for number in range(reader.num_record_batches):
             yield reader.get_batch(number)
@@ -249,18 +307,23 @@ def _told(reader: Any) -> dict[str, Any]:
     return told
 
 
-def _names(unit: Unit) -> list[str]:
-    return [file.name for file in unit.files]
+def text_path(directory: Path, key: str) -> Path:
+    return directory / f"{key}.text.arrow"
 
 
-def _text_path(directory: Path, unit: Unit) -> Path:
-    return directory / f"{unit.number:05d}.arrow"
+def index_path(directory: Path, key: str) -> Path:
+    return directory / f"{key}.index.arrow"
 
 
-def _index_path(directory: Path, unit: Unit) -> Path:
-    return directory / f"{unit.number:05d}.index.arrow"
+def dropped_path(directory: Path, key: str) -> Path:
+    return directory / f"{key}.dropped.arrow"
 
 
-def total_bytes(units: Iterable[Unit]) -> int:
-    """Raw bytes of all their files."""
-    return sum(unit.bytes for unit in units)
+def paragraphs_path(directory: Path, key: str) -> Path:
+    """The hashes of its paragraphs: little-endian uint64, a document's after the one's before."""
+    return directory / f"{key}.paragraphs"
+
+
+def bands_path(directory: Path, key: str) -> Path:
+    """The MinHash bands, as `join.band_bytes` lays them out."""
+    return directory / f"{key}.bands"

@@ -16,7 +16,7 @@ from gptcli.errors import ArtifactError, SpecError
 from gptcli.eval.spec import EvalSpec, held_out_share
 from gptcli.job import Job
 from gptcli.records.chats import Chats
-from gptcli.records.opening import sniff
+from gptcli.records.opening import Blocks, sniff
 from gptcli.records.sources import recorded_files, require_unchanged
 from gptcli.records.text import TextFile, separator_pattern
 from gptcli.scoring.chats import RenderedChat
@@ -38,9 +38,9 @@ def text_documents(spec: EvalSpec, job: Job) -> Iterator[str]:
     recorded = {source.path: source for source in job.inputs.sources}
     given = 0
     for file in recorded_files(spec.text, job.project.root, job.inputs, "text"):
-        if sniff(file.path, file.name) == "binary":
+        if sniff(file.path, file.name) in ("binary", "parquet", "arrow", "zip", "tar"):
             raise SpecError(f"{file.name} holds no text", "score text files")
-        reader = TextFile(file.path, file.name, separator)
+        reader = TextFile(Blocks(file.path, file.name), separator)
         whole = (document.text for document in reader if not document.problem)
         for text in islice(whole, spec.limit - given if spec.limit else None):
             given += 1

@@ -15,7 +15,7 @@ from gptcli.artifacts.manifest import Inputs
 from gptcli.errors import SpecError
 from gptcli.records.decoding import without_surrogates
 from gptcli.records.docstrings import docstrings
-from gptcli.records.opening import sniff
+from gptcli.records.opening import Blocks, sniff
 from gptcli.records.rows import Row, RowFile
 from gptcli.records.sources import SourceFile, expand, recorded_files, require_unchanged
 from gptcli.records.stdlib import DOCSTRINGS
@@ -98,7 +98,7 @@ class Chats:
         content = sniff(file.path, file.name)
         if content not in ("rows", "list"):
             raise SpecError(f"{file.name} holds no JSON rows", f"chats are .jsonl or .json with rows like {_SHAPES}")
-        rows = RowFile(file.path, file.name, is_list=content == "list")
+        rows = RowFile(Blocks(file.path, file.name), is_list=content == "list")
         good, first = 0, ""
         for row in rows:
             self.read += 1

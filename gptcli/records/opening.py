@@ -3,29 +3,62 @@
 from __future__ import annotations
 
 import codecs
-import zlib
-from collections.abc import Callable, Generator, Iterator
+import json
+import re
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from gptcli.errors import SpecError
+from gptcli.records.compression import (
+    BLOCK,
+    BOMB,
+    CORRUPT,
+    MAGIC_BYTES,
+    TRAILING,
+    TRUNCATED,
+    Decompressed,
+    compression_of,
+)
+from gptcli.records.pieces import ByteStream
 
-BLOCK = 1 << 20  # the most decompressed bytes handed on at once
-_GZIP_FEED = 1 << 18  # compressed bytes fed at once
-_ZSTD_FEED = 1 << 12  # small: a 4-byte run-length block may grow to 128 KiB, and one call can't be bounded
-_ZSTD_WINDOW = 1 << 31  # bytes; files made with `zstd --long=31` need it
-_HEAD = 1 << 13  # bytes looked at to tell text from binary
+__all__ = [
+    "BLOCK",
+    "BOMB",
+    "CORRUPT",
+    "TRAILING",
+    "TRUNCATED",
+    "Blocks",
+    "Held",
+    "Peeked",
+    "compression_at",
+    "form_of",
+    "opened",
+    "os_error",
+    "sniff",
+    "stem_of",
+]
 
-_GZIP_MAGIC = b"\x1f\x8b"
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_ZSTD_SKIPPABLE = range(0x50, 0x60)  # first byte of a skippable frame
-_BINARY_MAGICS = (b"%PDF-", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"PAR1", b"ARROW1", b"GGUF", b"\x89PNG")
+HEAD = 1 << 13  # bytes looked at to tell forms apart
+
+_BINARY_MAGICS = (b"%PDF-", b"7z\xbc\xaf", b"GGUF", b"\x89PNG", b"Rar!\x1a", b"\x7fELF", b"GIF8", b"\xff\xd8\xff")
 _ROW_ENDINGS = (".jsonl", ".ndjson")
-
-# What can be wrong with a file as a whole; kept in `Blocks.fault`.
-TRUNCATED = "truncated"  # the compressed stream ends too early: all that was read is good
-CORRUPT = "corrupt"  # the compressed stream is damaged: what was read last may be wrong
-TRAILING = "trailing_garbage"  # bytes after the compressed stream that belong to none
+_ARROW_ENDINGS = (".arrow", ".arrows", ".feather", ".ipc")
+_PAGE_ENDINGS = (".html", ".htm", ".xhtml")
+# Zip files that are no archives of documents.
+_ZIPPED = (".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp", ".jar", ".apk", ".npz", ".pt", ".pth", ".ckpt", ".keras")
+# Sources and notes that may begin as a page does, and are text all the same.
+_TEMPLATES = (".md", ".php", ".jsp", ".asp", ".aspx", ".erb", ".ejs", ".hbs", ".vue", ".svelte", ".j2", ".jinja", ".js")
+_PACKED_ENDINGS = {".gzip": "", ".zstd": "", ".gz": "", ".zst": "", ".bz2": "", ".xz": "", ".tgz": ".tar"}
+_PACKED_ENDINGS |= {".tbz2": ".tar", ".tbz": ".tar", ".txz": ".tar", ".tzst": ".tar"}
+_PAGE = re.compile(rb"\s*(?:<\?xml[^>]*>\s*|<!--.*?-->\s*)*<(?:!doctype\s+html|html)[\s>]", re.IGNORECASE | re.DOTALL)
+_OBJECT = re.compile(rb'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:')
+_WIDE_BOMS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16's does
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 
 
 def os_error(name: str, error: OSError) -> SpecError:
@@ -38,137 +71,176 @@ def os_error(name: str, error: OSError) -> SpecError:
 class Blocks:
     """The decompressed bytes of one file, iterated in blocks of at most `BLOCK` bytes (1 MiB) in constant memory.
 
-    A damaged compressed stream raises nothing: the iteration ends and `fault` says TRUNCATED, CORRUPT or TRAILING.
-    Raises SpecError naming the file (`name`, as the user typed it) when it can't be opened or read.
+    `start` and `end` (bytes; of an uncompressed file) choose a range; given a range nothing is decompressed. A damaged
+    compressed stream raises nothing: the iteration ends and `fault` says what is wrong (see `Decompressed`). Raises
+    SpecError naming the file (`name`, as the user typed it) when it can't be opened or read.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, start: int = 0, end: int | None = None) -> None:
         self.path = path
         self.name = name
         self.fault = ""
+        self._start, self._end = start, end
 
     def __iter__(self) -> Iterator[bytes]:
+        raw = self._raw()
+        if self._start or self._end is not None:
+            yield from raw
+            return
+        head = next(raw, b"")
+        while 0 < len(head) < MAGIC_BYTES and (more := next(raw, b"")):
+            head += more
+        if kind := compression_of(head):
+            stream = Decompressed(chain([head], raw), kind, self.name)
+            yield from stream
+            self.fault = stream.fault
+        elif head:
+            yield head
+            yield from raw
+
+    def _raw(self) -> Iterator[bytes]:
+        """The file's bytes as they stand. Only what reads the file may fail here, not what is done with a block."""
         try:
             with self.path.open("rb", buffering=0) as file:
-                compression = compression_of(file.read(4))
-                file.seek(0)
-                if compression == "gz":
-                    yield from self._gunzip(file)
-                elif compression == "zst":
-                    yield from self._unzstd(file)
-                else:
-                    while block := file.read(BLOCK):
-                        yield block
+                file.seek(self._start)
+                left = None if self._end is None else max(0, self._end - self._start)
+                while block := file.read(BLOCK if left is None else min(BLOCK, left)):
+                    left = None if left is None else left - len(block)
+                    yield block
         except OSError as error:
             raise os_error(self.name, error) from error
 
-    def _gunzip(self, file: BinaryIO) -> Iterator[bytes]:
-        """All members of a gzip file (RFC 1952)."""
-        try:
-            yield from self._streams(
-                file, _GZIP_FEED, lambda: zlib.decompressobj(wbits=31), _inflate, lambda data: data[:1] == b"\x1f"
-            )
-        except zlib.error:
-            self.fault = CORRUPT
 
-    def _unzstd(self, file: BinaryIO) -> Iterator[bytes]:
-        """All frames of a zstd file (RFC 8878)."""
-        import zstandard
+class Held:
+    """Bytes in memory as a stream, with the fault of the stream they end."""
 
-        def start() -> Any:
-            return zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+    def __init__(self, data: bytes, name: str, fault: str = "") -> None:
+        self.name, self.fault = name, fault
+        self._data = data
 
-        try:
-            yield from self._streams(
-                file, _ZSTD_FEED, start, _expand, lambda data: data[:1] == b"\x28" or data[0] in _ZSTD_SKIPPABLE
-            )
-        except zstandard.ZstdError:
-            self.fault = CORRUPT
-
-    def _streams(
-        self,
-        file: BinaryIO,
-        feed: int,
-        start: Callable[[], Any],
-        step: Callable[[Any, bytes], Generator[bytes, None, bytes]],
-        begins: Callable[[bytes], bool],
-    ) -> Iterator[bytes]:
-        """Compressed streams that stand one after another; zero padding between them is allowed, as in gzip(1)."""
-        stream, fresh, first = start(), True, True
-        while data := file.read(feed):
-            while data:
-                if stream.eof:
-                    stream, fresh, first = start(), True, False
-                if fresh and not first:
-                    data = data.lstrip(b"\0")
-                    if not data:
-                        break
-                    if not begins(data):
-                        self.fault = TRAILING
-                        return
-                fresh = False
-                data = yield from step(stream, data)
-        if not fresh and not stream.eof:
-            self.fault = TRUNCATED
+    def __iter__(self) -> Iterator[bytes]:
+        for begin in range(0, len(self._data), BLOCK):
+            yield self._data[begin : begin + BLOCK]
 
 
-def _inflate(stream: Any, data: bytes) -> Generator[bytes, None, bytes]:
-    """Feed gzip data; returns what belongs to the next member."""
-    while True:
-        block: bytes = stream.decompress(data, BLOCK)
-        if block:
-            yield block
-        if stream.eof:
-            return bytes(stream.unused_data)
-        data = stream.unconsumed_tail
-        if not data and len(block) < BLOCK:  # a full block may have left output inside the decompressor
-            return b""
+class Peeked:
+    """A stream whose first bytes can be looked at before it is iterated (once)."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self.name = stream.name
+        self.fault = ""
+        self.depth = getattr(stream, "depth", 0)  # archives around a member
+        self.budget = getattr(stream, "budget", None)  # what they may grow to together
+        self._stream = stream
+        self._rest = iter(stream)
+        self._head = b""
+
+    def peek(self, size: int) -> bytes:
+        """The first `size` bytes, or all there are."""
+        while len(self._head) < size and (block := next(self._rest, b"")):
+            self._head += block
+        return self._head[:size]
+
+    def __iter__(self) -> Iterator[bytes]:
+        head, self._head = self._head, b""
+        for begin in range(0, len(head), BLOCK):
+            yield head[begin : begin + BLOCK]
+        yield from self._rest
+        self.fault = self._stream.fault
 
 
-def _expand(stream: Any, data: bytes) -> Generator[bytes, None, bytes]:
-    """Feed zstd data; returns what belongs to the next frame."""
-    out: bytes = stream.decompress(data)
-    for begin in range(0, len(out), BLOCK):
-        yield out[begin : begin + BLOCK]
-    return bytes(stream.unused_data) if stream.eof else b""
+def opened(stream: ByteStream) -> Peeked:
+    """A stream that may be compressed (a .gz in a tar), decompressed if it is."""
+    found = Peeked(stream)
+    kind = compression_of(found.peek(MAGIC_BYTES))
+    return Peeked(Decompressed(found, kind, stream.name)) if kind else found
 
 
-def compression_of(head: bytes) -> str:
-    """ "gz", "zst" or "" by a file's first four bytes."""
-    if head.startswith(_GZIP_MAGIC):
-        return "gz"
-    return "zst" if head.startswith(_ZSTD_MAGIC) else ""
+def compression_at(path: Path, name: str) -> str:
+    """How a file is compressed, as `compression_of` tells. Raises SpecError as `Blocks` does."""
+    return compression_of(_head(path, name))
 
 
-def sniff(path: Path, name: str) -> str:
-    """What a file holds, from its first 8 KiB and its name: "text", "rows", "list" or "binary".
+def sniff(path: Path, name: str, encoding: str = "auto") -> str:
+    """What a file holds, decompressed: one of the forms of `form_of`. Raises SpecError as `Blocks` does."""
+    head = _head(path, name)
+    if compression_of(head):
+        head = Peeked(Blocks(path, name)).peek(HEAD)
+    return form_of(head, stem_of(path.name), encoding)
 
-    Rows are JSON objects, one a line (`.jsonl`, `.ndjson`, `.json` that does not begin with `[`); a list is one JSON
-    array (`.json`). A NUL without a UTF-16 BOM, or the signature of a known binary format, makes it binary; every
-    other file is text. Raises SpecError as `Blocks` does.
-    """
+
+def _head(path: Path, name: str) -> bytes:
     try:
         with path.open("rb") as file:
-            head = file.read(_HEAD)
+            return file.read(HEAD)
     except OSError as error:
         raise os_error(name, error) from error
-    compression = compression_of(head)
-    stem = path.name.lower()
-    if compression:
-        head = next(iter(Blocks(path, name)), b"")[:_HEAD]
-        stem = stem.removesuffix(f".{compression}").removesuffix(".gzip").removesuffix(".zstd")
-    return _content(head, stem)
 
 
-def _content(head: bytes, stem: str) -> str:
-    is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not head.startswith(codecs.BOM_UTF32_LE)
-    if head.startswith(_BINARY_MAGICS) or (b"\0" in head and not is_utf16):
+def stem_of(name: str) -> str:
+    """A file's name in lower case, without the endings that only say how it is compressed."""
+    stem = name.lower()
+    for ending, instead in _PACKED_ENDINGS.items():
+        if stem.endswith(ending):
+            return stem.removesuffix(ending) + instead
+    return stem
+
+
+def form_of(head: bytes, stem: str, encoding: str = "auto") -> str:
+    """What bytes hold by their first 8 KiB, then by name (`stem_of`).
+
+    "parquet", "arrow", "zip", "tar", "warc" (ARC and WET too) and "html" by content; "rows" (JSON objects, one a line),
+    "list" (one JSON array), "csv", "tsv" and "html" by name when the content is text; every other text is "text".
+    A NUL without the byte order mark of UTF-16 or UTF-32 (or one of these as `encoding`), or the signature of a known
+    binary format, makes it "binary".
+    """
+    if packed := _signed(head, stem):
+        return packed
+    wide = next((codec for mark, codec in _WIDE_BOMS if head.startswith(mark)), "")
+    if not wide and encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
+        wide = encoding
+    if wide:
+        head = head.decode(wide, "replace").lstrip("\ufeff").encode("utf-8", "replace")
+    elif b"\0" in head:
         return "binary"
+    return _text_form(head.removeprefix(codecs.BOM_UTF8), stem)
+
+
+def _signed(head: bytes, stem: str) -> str:
+    """The form of bytes that begin with a signature, or ""."""
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "binary" if stem.endswith(_ZIPPED) else "zip"
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    if head.startswith(b"ARROW1") or (head.startswith(b"\xff\xff\xff\xff") and stem.endswith(_ARROW_ENDINGS)):
+        return "arrow"
+    if head[257:262] == b"ustar" or (stem.endswith(".tar") and b"\0" in head):
+        return "tar"
+    if head.lstrip(b"\r\n").startswith((b"WARC/1.", b"WARC/0.", b"filedesc://")):
+        return "warc"
+    return "binary" if head.startswith(_BINARY_MAGICS) else ""
+
+
+def _text_form(head: bytes, stem: str) -> str:
     if stem.endswith(_ROW_ENDINGS):
         return "rows"
-    if not stem.endswith(".json"):
-        return "text"
-    opening = head.removeprefix(codecs.BOM_UTF8)
-    if is_utf16:
-        opening = head[2:].decode("utf-16-le" if head[0] == 0xFF else "utf-16-be", "replace").encode()
-    return "list" if opening.lstrip().startswith(b"[") else "rows"
+    if stem.endswith(".json"):
+        return "list" if head.lstrip().startswith(b"[") else "rows"
+    if stem.endswith(".csv"):
+        return "csv"
+    if stem.endswith((".tsv", ".tab")):
+        return "tsv"
+    if stem.endswith(_PAGE_ENDINGS) or (_PAGE.match(head) and not stem.endswith(_TEMPLATES)):
+        return "html"
+    return "rows" if "." not in stem.rpartition("/")[2] and _begins_rows(head) else "text"
+
+
+def _begins_rows(head: bytes) -> bool:
+    """Whether bytes of no telling name (a pipe's) are JSON objects, one a line."""
+    if not _OBJECT.match(head):
+        return False
+    line, newline, _ = head.lstrip().partition(b"\n")
+    try:
+        return not newline or isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False

@@ -7,17 +7,18 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from gptcli.records.decoding import Characters
-from gptcli.records.opening import CORRUPT, TRUNCATED
-from gptcli.records.text import EMPTY, LINE, Document, TextFile
+from gptcli.records.opening import BOMB, CORRUPT, TRUNCATED
+from gptcli.records.pieces import EMPTY, TOO_LONG, ByteStream
+from gptcli.records.text import LINE, Document, TextFile
 
-MAX_ROW_CHARS = 1 << 27  # a longer row is read past and counted
+MAX_ROW_CHARS = 1 << 27  # a longer row is read past and counted, where documents have no limit of their own
+_ROW_SPARE = 1 << 20  # characters of a row beside its text
 BROKEN_LIST = "broken_list"  # fault of a JSON array that stops being JSON: what follows can't be told apart
 
-# Why a row is not to be kept; `Row.problem`, beside `text.TOO_LONG` and the faults of `opening`.
+# Why a row is not to be kept; `Row.problem`, beside TOO_LONG and the faults of `opening`.
 NOT_JSON = "not_json"
 NOT_OBJECT = "not_object"
 
@@ -39,15 +40,25 @@ class Row:
 
 
 class RowFile:
-    """The rows of one file, in order, to be iterated once, in memory bounded by one row and one block.
+    """The rows of one stream, in order, to be iterated once, in memory bounded by one row and one block.
 
-    `is_list`: the file is one JSON array (of objects), not one object a line. Blank lines are no rows. `fault` and
-    what is raised: see `opening.Blocks`; a row that a TRUNCATED file ends in has that problem.
+    `is_list`: the text is one JSON array (of objects), not one object a line. Blank lines are no rows. A row over
+    `max_chars` characters is read past as TOO_LONG. `encoding`, `codec`, `start`, `fault` and what is raised: see
+    `Characters`; a row that a TRUNCATED file ends in has that problem.
     """
 
-    def __init__(self, path: Path, name: str, encoding: str = "utf-8", is_list: bool = False) -> None:
-        self._characters = Characters(path, name, encoding)
-        self._lines = None if is_list else TextFile(path, name, LINE, encoding, MAX_ROW_CHARS)
+    def __init__(
+        self,
+        stream: ByteStream,
+        encoding: str = "utf-8",
+        is_list: bool = False,
+        max_chars: int = MAX_ROW_CHARS,
+        codec: str = "",
+        start: int = 0,
+    ) -> None:
+        self._characters = Characters(stream, encoding, codec, start)
+        self._lines = None if is_list else TextFile(stream, LINE, encoding, max_chars, codec, start)
+        self._max_chars = max_chars
         self._broken = False
         self._offset, self._line = -1, 1  # where the next item of an array is looked for; -1 until the BOM is known
 
@@ -65,7 +76,7 @@ class RowFile:
             if held is None:
                 yield row
         if held is not None:
-            yield replace(held, problem=TRUNCATED) if self.fault == TRUNCATED else held
+            yield replace(held, problem=self.fault) if self.fault in (TRUNCATED, BOMB) else held
 
     @staticmethod
     def _filled(lines: TextFile) -> Iterator[Document]:
@@ -74,33 +85,44 @@ class RowFile:
     def _items(self) -> Iterator[Row]:
         """The items of one JSON array; `buffer[at:]` is read and not yet given."""
         buffer, at, opened, wanted = "", 0, False, 0
+        waiting: list[str] = []  # an item longer than the buffer is tried again at twice the length
+        length = 0
         for text, final in chain(((text, False) for text in self._characters), [("", True)]):
-            buffer, at = buffer[at:] + text, 0
-            if len(buffer) < wanted and not final:
-                continue  # an item longer than the buffer is tried again at twice the length
+            waiting.append(text)
+            length += len(text)
+            if length < wanted and not final:
+                continue
+            buffer, at, waiting = buffer[at:] + "".join(waiting), 0, []
             while (found := _next_item(buffer, at, opened, final)) is not None:
                 value, begin, end = found
                 yield self._item(buffer[at:begin], buffer[begin:end], value)
                 at, opened = end, True
             if (_CLOSED if opened else _NO_ITEM).match(buffer, at):
                 return
-            wanted = 2 * (len(buffer) - at)
-            if wanted > 2 * MAX_ROW_CHARS:
+            length = len(buffer) - at
+            if length > self._max_chars:
                 break
+            wanted = 2 * length
         self._broken = True
-        problem = CORRUPT if self.fault == CORRUPT else NOT_JSON
-        yield replace(self._item("", buffer[at:].rstrip(), {}), problem=problem)
+        problem = TOO_LONG if length > self._max_chars else NOT_JSON
+        item = self._item("", buffer[at:].rstrip(), {})
+        yield replace(item, problem=self.fault if self.fault in (CORRUPT, BOMB) else problem)
 
     def _item(self, before: str, text: str, value: Any) -> Row:
         """The next item's row; `before` stands between the last one and it."""
         if self._offset < 0:
-            self._offset = self._characters.decoder.bom_bytes
+            self._offset = self._characters.offset
         self._offset += self._characters.measure(before)
         line = self._line + before.count("\n")
         offset, size = self._offset, self._characters.measure(text)
         cleaned, invalid = self._characters.decoder.clean(text)
         self._offset, self._line = offset + size, line + text.count("\n")
         return _row(_DECODER.decode(cleaned) if invalid and value else value, line, offset, size, invalid)
+
+
+def row_limit(max_chars: int) -> int:
+    """Characters of the longest row read, given those of the longest document (0: no limit)."""
+    return 2 * max_chars + _ROW_SPARE if max_chars else MAX_ROW_CHARS
 
 
 def _next_item(buffer: str, at: int, opened: bool, final: bool) -> tuple[Any, int, int] | None:

@@ -1,4 +1,8 @@
-"""What a user typed as sources, made into files: files, folders, globs, `python:stdlib`; and their fingerprints."""
+"""What a user typed as sources, made into files, and their fingerprints.
+
+Files, folders and globs are found here, `python:stdlib` in stdlib.py; standard input, web addresses, hf:// and fsspec
+URLs become files of the project's cache in remote.py.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -16,71 +20,93 @@ from pathlib import Path
 from gptcli.artifacts.durable import canonical_json, sha256_file
 from gptcli.artifacts.manifest import Input, Inputs, Source
 from gptcli.errors import SpecError
+from gptcli.records.downloads import Downloads, is_remote, without_password
+from gptcli.records.ignore import GITIGNORE, Ignored
 from gptcli.records.opening import os_error
 from gptcli.records.stdlib import DOCSTRINGS, STDLIB, stdlib_files
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.]+:")
 _HASHERS = 4  # threads; hashing lets go of the interpreter's lock
 
+Say = Callable[[str], None]
+
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file to read: where it is, its name as the user would type it, and the typed source it came from."""
+    """One file to read: where it is, its name as the user would type it, and the typed source it came from.
+
+    Name and source carry no password, whatever URL was typed.
+    """
 
     path: Path
     name: str
     source: str
 
 
-def expand(sources: Sequence[str], root: Path) -> list[SourceFile]:
+def expand(
+    sources: Sequence[str], root: Path, cache: Path | None = None, offline: bool = False, say: Say | None = None
+) -> list[SourceFile]:
     """The files behind typed sources, in the order typed, sorted within a folder or glob.
 
-    Relative paths are taken from `root`. A folder is read recursively, hidden files and folders and links to folders
-    left out. Raises SpecError naming what is missing, empty, unreadable, no regular file, or of an unknown scheme.
+    Relative paths are taken from `root`. A folder is read recursively; left out are hidden files and folders, links to
+    folders, and what .gitignore files in it name (how many is told through `say`). What is no local file is brought
+    into the folder `cache` once and kept there; `offline` forbids the network. Raises SpecError naming what is missing,
+    empty, unreadable, no regular file, or of an unknown scheme, and what is not local where there is no cache;
+    ArtifactError for a wrong checksum.
     """
     if not sources:
         raise SpecError("no sources are given", "name files, folders, globs or python:stdlib")
-    return [file for typed in sources for file in _expand_one(typed, root)]
+    tell = say or _silent
+    return [file for typed in sources for file in _expand_one(typed, root, cache, offline, tell)]
 
 
-def _expand_one(typed: str, root: Path) -> list[SourceFile]:
+def _silent(line: str) -> None:
+    """Told to nobody."""
+
+
+def _expand_one(typed: str, root: Path, cache: Path | None, offline: bool, tell: Say) -> list[SourceFile]:
+    name = without_password(typed)
     try:
-        return _found(typed, root)
+        if not is_remote(typed):
+            return _found(typed, root, tell)
+        if cache is None:
+            raise SpecError(f"{name} is no local file, and this command reads only local files", "download it first")
+        from gptcli.records.remote import remote_files  # it loads the HTTP client, which local files don't need
+
+        return [SourceFile(path, found, name) for path, found in remote_files(typed, Downloads(cache, offline, tell))]
     except OSError as error:
-        raise os_error(typed, error) from error
+        raise os_error(name, error) from error
     except (ValueError, RuntimeError) as error:  # a NUL in a path, a ~user there is not
-        raise SpecError(f"{typed!r} is no path: {error}", "check the path") from error
+        raise SpecError(f"{name!r} is no path: {without_password(str(error))}", "check the path") from error
 
 
-def _found(typed: str, root: Path) -> list[SourceFile]:
+def _found(typed: str, root: Path, tell: Say) -> list[SourceFile]:
     if typed in (STDLIB, DOCSTRINGS):
         return [SourceFile(path, f"{STDLIB}/{name}", typed) for name, path in stdlib_files()]
     path = root / Path(typed).expanduser()
     if path.is_dir():
-        return _folder(path, typed.rstrip("/") or "/", typed)
+        return _folder(path, typed.rstrip("/") or "/", typed, tell)
     if not os.path.lexists(path):
         if _SCHEME.match(typed):
             raise SpecError(
                 f"{typed} is no source that can be read",
-                f"a source is a file, a folder, a glob or {STDLIB}; download it first",
+                f"a source is a file, a folder, a glob, a URL or {STDLIB}; download it first",
             )
         if glob.has_magic(typed):
-            return _glob(typed, root)
+            return _glob(typed, root, tell)
     _require_readable(path, typed)
     return [SourceFile(path, _printable(typed), typed)]
 
 
-def _folder(folder: Path, name: str, typed: str) -> list[SourceFile]:
-    found: list[str] = []
-
-    def refuse(error: OSError) -> None:
-        inside = os.path.relpath(error.filename or folder, folder)
-        raise os_error(name if inside == "." else f"{name}/{inside}", error) from error
-
-    for directory, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [child for child in folders if not child.startswith(".")]
-        inside = Path(directory).relative_to(folder)
-        found += [(inside / child).as_posix() for child in files if not child.startswith(".")]
+def _folder(folder: Path, name: str, typed: str, tell: Say) -> list[SourceFile]:
+    found, ignored = _walk(folder, name)
+    if ignored.files or ignored.folders:
+        tell(f"{_counted(ignored)} ignored by {GITIGNORE} in {name}")
+    if not found and (ignored.files or ignored.folders):
+        raise SpecError(
+            f"the folder {name} holds no files but those that its {GITIGNORE} leaves out",
+            f"name them with a glob: {name}/**",
+        )
     if not found:
         raise SpecError(f"the folder {name} holds no files", "name a folder with files in it")
     for child in found:
@@ -88,7 +114,31 @@ def _folder(folder: Path, name: str, typed: str) -> list[SourceFile]:
     return [SourceFile(folder / child, _printable(f"{name}/{child}"), typed) for child in sorted(found)]
 
 
-def _glob(typed: str, root: Path) -> list[SourceFile]:
+def _walk(folder: Path, name: str) -> tuple[list[str], Ignored]:
+    """The paths within a folder that are neither hidden nor ignored, and what was ignored."""
+    found: list[str] = []
+    ignored = Ignored(folder)
+
+    def refuse(error: OSError) -> None:
+        inside = os.path.relpath(error.filename or folder, folder)
+        raise os_error(name if inside == "." else f"{name}/{inside}", error) from error
+
+    for directory, folders, files in os.walk(folder, onerror=refuse):
+        inside = os.path.relpath(directory, folder)
+        inside = "" if inside == "." else inside
+        ignored.enter(inside, GITIGNORE in files)
+        folders[:] = ignored.kept(inside, [child for child in folders if not child.startswith(".")], is_folder=True)
+        kept = ignored.kept(inside, [child for child in files if not child.startswith(".")], is_folder=False)
+        found += [f"{inside}/{child}" for child in kept] if inside else kept
+    return found, ignored
+
+
+def _counted(ignored: Ignored) -> str:
+    parts = [(ignored.files, "file"), (ignored.folders, "folder")]
+    return " and ".join(f"{count:,} {what}{'s' if count > 1 else ''}" for count, what in parts if count)
+
+
+def _glob(typed: str, root: Path, tell: Say) -> list[SourceFile]:
     pattern = str(Path(typed).expanduser())
     matches = sorted(glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207 (Path.glob: no absolute patterns)
     _require_open_folders(pattern, root)
@@ -101,7 +151,7 @@ def _glob(typed: str, root: Path) -> list[SourceFile]:
             _require_readable(path, match)
             files.setdefault(match, SourceFile(path, _printable(match), typed))
         elif "**" not in typed:  # with ** its files match by themselves
-            files.update((file.name, file) for file in _folder(path, match.rstrip("/"), typed))
+            files.update((file.name, file) for file in _folder(path, match.rstrip("/"), typed, tell))
     if not files:
         raise SpecError(f"no file matches {typed}, only folders", "end the pattern with /*")
     return [files[name] for name in sorted(files)]
@@ -156,13 +206,16 @@ def fingerprint(files: Iterable[SourceFile], previous: Sequence[Source] = ()) ->
         return tuple(pool.map(one, unique))
 
 
-def recorded_files(typed: Sequence[str], root: Path, inputs: Inputs, role: str) -> list[SourceFile]:
+def recorded_files(
+    typed: Sequence[str], root: Path, inputs: Inputs, role: str, cache: Path | None = None, offline: bool = False
+) -> list[SourceFile]:
     """The files behind typed sources that `inputs` recorded for `role`; what came into a folder since is left out.
 
-    Raises SpecError when one of them is gone.
+    cache, offline: as `expand` was given them; what stands in the cache needs no network. Raises SpecError when a file
+    is gone.
     """
     known = {source.path for source in inputs.sources}
-    files = [file for file in expand(typed, root) if file.name in known]
+    files = [file for file in expand(typed, root, cache, offline) if file.name in known]
     recorded = [entry for entry in inputs.entries if entry.role == role]
     for entry, found in zip_longest(recorded, source_inputs(files, inputs.sources, role)):
         if entry != found:

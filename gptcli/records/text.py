@@ -5,24 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from gptcli.records.decoding import Characters
-from gptcli.records.opening import CORRUPT
+from gptcli.records.opening import BOMB, CORRUPT
+from gptcli.records.pieces import EMPTY, TOO_LONG, ByteStream
 
 REACH = 4096  # characters: the longest match of a separator, its look-behind included
+_LONG_RUN = 1 << 16  # characters: a longer run of blank lines is let go before its end is seen
 
-LINE = re.compile(r"\n")
+LINE = re.compile(r"\n{1,1024}")  # lines of no length are no documents, so a run of newlines is one separator
 SEPARATORS: dict[str, re.Pattern[str] | None] = {
     "none": None,
     "line": LINE,
-    "blank_lines": re.compile(r"\n(?:[ \t]*\n)+"),
+    "blank_lines": re.compile(r"\n[ \t\n]*\n"),
     "<|endoftext|>": re.compile(r"\n?<\|endoftext\|>\n?"),
 }
 
-# Why a piece of a file is no document; `Document.problem`.
-TOO_LONG = "too_long"
-EMPTY = "empty"
+_DAMAGED = (CORRUPT, BOMB)  # faults with which the last piece can't be trusted
 
 
 def separator_pattern(separator: str) -> re.Pattern[str] | None:
@@ -55,24 +54,25 @@ class Document:
 
 
 class TextFile:
-    """The documents of one text file, in order, to be iterated once; memory is bounded by `max_chars` and one block.
+    """The documents of one text, in order, to be iterated once; memory is bounded by `max_chars` and one block.
 
     separator: None makes the whole file one document. Pieces of no length between two separators are no documents;
     an empty file gives one with the problem EMPTY. A piece over `max_chars` characters (0: no limit) is read past
-    and given with the problem TOO_LONG. Where the compressed stream is CORRUPT the last piece is given with that
-    problem; where it is cut off (TRUNCATED) the last piece is what there was of it. `fault` and what is raised: see
-    `Blocks`.
+    and given with the problem TOO_LONG. Where the compressed stream is CORRUPT (or a BOMB) the last piece is given with
+    that problem; where it is cut off (TRUNCATED) the last piece is what there was of it. `encoding`, `codec`, `start`,
+    `fault` and what is raised: see `Characters`.
     """
 
     def __init__(
         self,
-        path: Path,
-        name: str,
+        stream: ByteStream,
         separator: re.Pattern[str] | None = None,
         encoding: str = "utf-8",
         max_chars: int = 0,
+        codec: str = "",
+        start: int = 0,
     ) -> None:
-        self._characters = Characters(path, name, encoding)
+        self._characters = Characters(stream, encoding, codec, start)
         self._separator = separator
         self._max_chars = max_chars
         self._offset = -1  # of the next document, in bytes; -1 until the BOM is known
@@ -89,7 +89,7 @@ class TextFile:
             given = True
             yield document
         if not given:
-            yield Document("", 0, 0, 1, problem=CORRUPT if self.fault == CORRUPT else EMPTY)
+            yield Document("", 0, 0, 1, problem=self.fault if self.fault in _DAMAGED else EMPTY)
 
     def _whole(self) -> Iterator[Document]:
         parts: list[str] = []
@@ -97,7 +97,7 @@ class TextFile:
         for text in self._characters:
             parts.append(text)
             held += len(text)
-            if self._max_chars and held > self._max_chars:
+            if self._max_chars and self._past_chars + held > self._max_chars:
                 for part in parts:
                     self._let_go(part)
                 parts, held = [], 0
@@ -113,12 +113,17 @@ class TextFile:
                 start, end = match.span()
                 if end > safe:
                     searched = start
+                    last_but_one = buffer.rfind("\n", start, end - 1) if end - start > _LONG_RUN else start
+                    if last_but_one > start and separator is SEPARATORS["blank_lines"]:
+                        # What is left of the run is a separator by itself, so the run needn't be held whole.
+                        yield from self._document(buffer[begin:start], buffer[start:last_but_one])
+                        begin = searched = last_but_one
                     break
                 yield from self._document(buffer[begin:start], buffer[start:end])
                 begin = searched = end
             else:
                 searched = max(searched, safe)
-            if self._max_chars and searched - begin > self._max_chars:
+            if self._max_chars and self._past_chars + searched - begin > self._max_chars:
                 self._let_go(buffer[begin:searched])
                 begin = searched
             drop = max(begin - REACH, 0)
@@ -137,7 +142,7 @@ class TextFile:
     def _document(self, text: str, separator: str, last: bool = False) -> Iterator[Document]:
         """The next document, unless it has no length; moves on behind it and its separator."""
         if self._offset < 0:
-            self._offset = self._characters.decoder.bom_bytes
+            self._offset = self._characters.offset
         size = self._past_bytes + self._characters.measure(text)
         chars = self._past_chars + len(text)
         offset, line = self._offset, self._line
@@ -146,8 +151,8 @@ class TextFile:
         self._past_bytes = self._past_chars = self._past_lines = 0
         if not chars:
             return
-        if last and self.fault == CORRUPT:
-            yield Document("", offset, size, line, problem=CORRUPT)
+        if last and self.fault in _DAMAGED:
+            yield Document("", offset, size, line, problem=self.fault)
         elif self._max_chars and chars > self._max_chars:
             yield Document("", offset, size, line, problem=TOO_LONG)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import signal
@@ -15,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from gptcli.artifacts.build import partial_path
+from gptcli.artifacts.build import cache_path, partial_path
 from gptcli.artifacts.manifest import Manifest, verify_files
 from gptcli.artifacts.project import Project
 from gptcli.artifacts.schemas import CORPUS_SCHEMA, SPLITS
 from gptcli.artifacts.shards import open_shard, shard_paths
-from gptcli.corpus import cleaning, run, units
+from gptcli.corpus import cleaning, first_pass, plan, run, units
 from gptcli.corpus.inspect import show
 from gptcli.corpus.spec import CorpusSpec, disk_needed, inputs, summary
 from gptcli.errors import SpecError, StoppedError
@@ -64,7 +65,12 @@ def adds_up(manifest: Manifest) -> None:
         assert manifest.stats[key] == sum(source[key] for source in manifest.stats["sources"])
     splits = manifest.stats["splits"].values()
     assert manifest.stats["documents"] == sum(split["documents"] for split in splits)
-    assert sum(entry.rows or 0 for entry in manifest.files) == manifest.stats["documents"]
+    rows = {entry.path: entry.rows or 0 for entry in manifest.files}
+    assert rows.pop("dropped.arrow") == sum(manifest.stats["left_out"].values())
+    assert sum(count for name, count in rows.items() if "/" not in name) == manifest.stats["documents"]
+
+
+WHOLE: dict[str, Any] = {"val_share": 0, "test_share": 0}
 
 
 def test_everything_read_is_kept_or_counted(project: Project) -> None:
@@ -78,7 +84,7 @@ def test_everything_read_is_kept_or_counted(project: Project) -> None:
     put(project, "b/long.txt", "y" * 200)
     put(project, "b/zip.txt", b"PK\x03\x04")
     put(project, "b/bad.txt", b"caf\xe9 cafe\xcc\x81")
-    manifest = build(project, source=["a.jsonl", "b"], min_chars=2, max_chars=100, val_share=0, test_share=0)
+    manifest = build(project, source=["a.jsonl", "b"], encoding="utf-8", min_chars=2, max_chars=100, **WHOLE)
     adds_up(manifest)
     assert manifest.stats["left_out"] == {
         "bad_row:no_text": 1,
@@ -87,7 +93,7 @@ def test_everything_read_is_kept_or_counted(project: Project) -> None:
         "bad_row:text_not_string": 1,
         "duplicate": 1,
         "empty": 1,
-        "not_text": 1,
+        "corrupt": 1,
         "too_long": 1,
         "too_short": 1,
     }
@@ -128,11 +134,11 @@ def test_truncated_gzip_is_named_and_the_rest_kept(project: Project, capsys: pyt
 
 def test_no_text_key(project: Project) -> None:
     put(project, "a.jsonl", [{"question": "?", "answer": "!"}] * 3)
-    with pytest.raises(SpecError, match=r"no row of a\.jsonl has the text key text; .*a\.jsonl:1.*: question, answer"):
+    with pytest.raises(SpecError, match=r"no row of a\.jsonl has the text key text; .* question, answer"):
         build(project, source=["a.jsonl"])
     assert build(project, source=["a.jsonl"], text_key="answer").stats["documents"] == 1
     put(project, "b.jsonl", ["[1]", "2"])
-    with pytest.raises(SpecError, match=r"no row of b\.jsonl is a JSON object; b\.jsonl:1 is not_object"):
+    with pytest.raises(SpecError, match="no document is left of 2 read: 2 bad_row:not_object"):
         build(project, source=["b.jsonl"])
 
 
@@ -177,7 +183,8 @@ def lines(project: Project, data_dir: Path) -> Project:
 
 @pytest.fixture
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(units, "UNIT_BYTES", 5000)
+    monkeypatch.setattr(plan, "UNIT_BYTES", 5000)
+    monkeypatch.setattr(plan, "PART_BYTES", 20_000)
     monkeypatch.setattr(units, "_BATCH_ROWS", 64)
 
 
@@ -188,7 +195,8 @@ def test_workers_units_and_batches_change_nothing(lines: Project, monkeypatch: p
     first = build(lines, "one", source=SOURCES, workers=1, shard_bytes=100_000)
     adds_up(first)
     assert first.stats["splits"]["train"]["shards"] > 2
-    monkeypatch.setattr(units, "UNIT_BYTES", 5000)
+    monkeypatch.setattr(plan, "UNIT_BYTES", 5000)
+    monkeypatch.setattr(plan, "PART_BYTES", 20_000)
     second = build(lines, "four", source=SOURCES, workers=4, shard_bytes=100_000)
     assert second.content_sha256 == first.content_sha256 and second.stats == first.stats
     monkeypatch.setattr(units, "_BATCH_ROWS", 7)
@@ -213,12 +221,13 @@ def test_stopped_and_run_again(
     cleaned: list[int] = []
     real = cleaning.clean_unit
 
-    def cleans(unit: units.Unit, **kept: Any) -> None:
+    def cleans(unit: plan.Unit, *given: Any) -> cleaning.Done:
         cleaned.append(unit.number)
-        real(unit, **kept)
+        done = real(unit, *given)
         job.stop.requested = len(cleaned) in (3, 9)
+        return done
 
-    monkeypatch.setattr(run, "clean_unit", cleans)
+    monkeypatch.setattr(first_pass, "clean_unit", cleans)
     for _ in range(2):
         with pytest.raises(StoppedError):
             run.run(spec, job)
@@ -239,9 +248,9 @@ def test_broken_and_foreign_units_are_made_again(lines: Project) -> None:
     with pytest.raises(StoppedError):
         run.run(spec, job)
     job.stop.requested = False
-    kept = partial_path(job.place) / "units"
-    (kept / "00000.index.arrow").write_bytes(b"half")
-    (kept / "00001.arrow.tmp").write_bytes(b"half")
+    first = next(cache_path(job.place).glob("*.index.arrow"))
+    first.write_bytes(b"half")
+    (first.parent / "0001.text.arrow.tmp").write_bytes(b"half")
     assert run.run(spec, job).content_sha256 == whole.content_sha256
 
 
@@ -249,11 +258,11 @@ KILLED = """
 import sys
 from pathlib import Path
 from gptcli.artifacts.project import Project
-from gptcli.corpus import run, units
+from gptcli.corpus import plan, run
 from gptcli.corpus.spec import CorpusSpec, inputs
 from gptcli.job import Job
 from gptcli.progress import Silent
-units.UNIT_BYTES = 5000
+plan.UNIT_BYTES, plan.PART_BYTES = 5000, 20_000
 project = Project(Path(sys.argv[1]))
 spec = CorpusSpec(source=["a.jsonl", "b.jsonl.gz", "little/*.txt"], workers=2)
 run.run(spec, Job(project, "cut", project.place("corpus", "cut"), inputs(spec, project, None), Silent()))
@@ -265,7 +274,7 @@ def test_killed_and_run_again(lines: Project, small_units: None, wait: str) -> N
     whole = build(lines, "whole", source=SOURCES)
     place = lines.place("corpus", "cut")
     marks: dict[str, Callable[[], bool]] = {
-        "unit": lambda: any(partial_path(place).glob("units/*.index.arrow")),
+        "unit": lambda: any(cache_path(place).glob("*.index.arrow")),
         "shard": lambda: any(partial_path(place).glob("train-*")),
     }
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(lines.root)])
@@ -347,3 +356,76 @@ def test_the_licence_of_every_source_is_told(project: Project) -> None:
     assert [source["license"] for source in free.stats["sources"]] == [None, "PSF-2.0"]
     named = build(project, "named", source=["a.txt"], license="CC0-1.0")
     assert named.stats["sources"][0]["license"] == "CC0-1.0"
+
+
+def test_repeated_paragraphs_go_and_the_first_stays(project: Project) -> None:
+    notice = "All rights reserved by the people who wrote this page and by nobody else at all."
+    texts = [f"{notice}\n\nThe first text.", f"A second text.\n\n{notice}\n\nIts end.", notice, "A third text."]
+    put(project, "a.jsonl", [{"text": text} for text in texts])
+    manifest = build(project, source="a.jsonl", repeated_paragraphs=60, dedup="exact", **WHOLE)
+    assert [row["text"] for row in rows(project)] == [texts[0], "A second text.\n\nIts end.", texts[3]]
+    assert manifest.stats["left_out"] == {"repeated_paragraphs": 1} and manifest.stats["paragraphs_removed"] == 2
+    assert manifest.stats["bytes"] == sum(len(row["text"]) for row in rows(project))
+    adds_up(manifest)
+    import hashlib
+
+    for row in rows(project):
+        assert row["id"] == hashlib.blake2b(row["text"].encode(), digest_size=16).hexdigest()
+
+
+def test_near_duplicates_go_and_stay_in_one_split(project: Project) -> None:
+    words = ["".join(pair) for pair in itertools.permutations("abcdefghijkl", 2)][:120]
+    longest = " ".join(words)
+    near = " ".join(words[:110])
+    other = " ".join(reversed(words))
+    put(project, "a.jsonl", [{"text": near}, {"text": other}, {"text": longest}])
+    manifest = build(project, source="a.jsonl", **WHOLE)
+    assert [row["text"] for row in rows(project)] == [other, longest]
+    assert manifest.stats["left_out"] == {"near_duplicate": 1}
+    [dropped] = open_shard(project.place("corpus", "main") / "dropped.arrow").read_all().to_pylist()
+    assert dropped["kept_id"] == rows(project)[1]["id"] and 0.8 <= float(dropped["value"]) < 1
+    adds_up(manifest)
+
+
+def test_weights_write_documents_more_or_less_often(project: Project) -> None:
+    put(project, "a.jsonl", [{"text": f"often {number}"} for number in range(50)])
+    put(project, "b.jsonl", [{"text": f"seldom {number}"} for number in range(400)])
+    sources = [{"path": "a.jsonl", "weight": 3}, {"path": "b.jsonl", "weight": 0.25}]
+    manifest = build(project, source=sources, **WHOLE)
+    texts = [row["text"] for row in rows(project)]
+    assert all(texts.count(f"often {number}") == 3 for number in range(50)) and manifest.stats["copies"] == 100
+    seldom = [text for text in texts if text.startswith("seldom")]
+    assert len(set(seldom)) == len(seldom) and 70 < len(seldom) < 130
+    assert manifest.stats["left_out"]["down_sampled"] == 400 - len(seldom)
+    assert len({text for text in texts[:60] if text.startswith("often")}) == 50, "copies do not stand side by side"
+
+
+def test_scores_are_kept_and_judged_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(project, "a.jsonl", [{"text": "word " * count} for count in (5, 20, 60)])
+    keys: dict[str, Any] = {"source": "a.jsonl", "keep_scores": True, "dedup": "none", **WHOLE}
+    first = build(project, filters=["length"], **keys)
+    assert first.stats["left_out"] == {"filter:length:too_few_words": 2}
+    monkeypatch.setattr(first_pass, "clean_unit", None)  # nothing is read again
+    second = build(project, filters=[{"name": "length", "min_words": 10}], **keys)
+    assert second.stats["left_out"] == {"filter:length:too_few_words": 1} and second.stats["documents"] == 2
+    dropped = open_shard(project.place("corpus", "main") / "dropped.arrow").read_all().to_pylist()
+    assert [row["value"] for row in dropped] == ["5"]
+    monkeypatch.undo()
+    fresh = build(project, "fresh", filters=[{"name": "length", "min_words": 10}], **keys)
+    assert fresh.content_sha256 == second.content_sha256
+
+
+def test_only_what_changed_is_cleaned_again(lines: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(lines, source=SOURCES)
+    put(lines, "c.txt", "something new")
+    cleaned: list[str] = []
+    real = cleaning.clean_unit
+
+    def cleans(unit: plan.Unit, *given: Any) -> cleaning.Done:
+        cleaned.extend(file.name for file in unit.files)
+        return real(unit, *given)
+
+    monkeypatch.setattr(first_pass, "clean_unit", cleans)
+    more = build(lines, source=[*SOURCES, "c.txt"])
+    assert cleaned == ["c.txt"]
+    assert build(lines, "fresh", source=[*SOURCES, "c.txt"]).content_sha256 == more.content_sha256

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,7 +44,8 @@ def test_files_folders_and_globs(root: Path) -> None:
     [
         ("none.txt", r"no file none\.txt"),
         ("none/*.txt", r"no file matches none/\*\.txt"),
-        ("s3://bucket/x", "s3://bucket/x is no source"),
+        ("s3://bucket/x", "s3://bucket/x is no local file"),
+        ("http:x", "http:x is no source"),
         ("empty", "the folder empty holds no files"),
         ("pipe", "pipe is no regular file"),
         ("dangling", "no file dangling"),
@@ -155,3 +158,96 @@ def test_names_that_are_no_utf8(root: Path) -> None:
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     assert "books/caf\\xe9.txt" in json.loads(json.dumps(names(["books"], root)))
+
+
+def git(folder: Path, *words: str) -> str:
+    quiet = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    return subprocess.run(["git", *words], cwd=folder, env=quiet, check=True, capture_output=True, text=True).stdout
+
+
+def git_keeps(folder: Path) -> list[str]:
+    """What git would have in a work tree, without hidden files and folders."""
+    git(folder, "init", "-q")
+    found = git(folder, "ls-files", "-coz", "--exclude-standard").split("\0")
+    return sorted(path for path in found if path and not any(part.startswith(".") for part in path.split("/")))
+
+
+def grow(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+CODE = ("a.py", "a.pyc", "build/x.py", "sub/a.pyc", "sub/build/x.py", "sub/keep.log", "sub/b.log", "docs/one/two/x.py")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="compared with git")
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"": "*.pyc\n# a comment\n\nbuild/\n"},
+        {"": "/build\n*.log\n!keep.log\n"},
+        {"": "*.log\nbuild/\n", "sub": "!b.log\n!build/\n/a.pyc\n"},
+        {"": "sub/\n", "sub": "!*\n"},  # nothing comes back from a folder that is left out
+        {"": "*\n!*/\n!*.py\n"},
+        {"": "/*\n!/docs\n/docs/*\n!/docs/one\n"},
+        {"": "docs/**/x.py\n**/build\nsub/**\n!sub/keep.log\n"},
+        {"": "[a-b].py*\r\n?.log \r\nd[!a-n]cs\r\n"},
+        {"sub": "*.log\n"},
+    ],
+    ids=["names", "anchored", "nested", "closed", "only", "ladder", "deep", "classes", "below"],
+)
+def test_gitignore_as_git_has_it(tmp_path: Path, rules: dict[str, str]) -> None:
+    grow(tmp_path, dict.fromkeys(CODE, "x"))
+    grow(tmp_path, {f"./{folder}/.gitignore": text for folder, text in rules.items()})
+    kept = git_keeps(tmp_path)
+    assert 0 < len(kept) < len(CODE)
+    assert [file.path.relative_to(tmp_path).as_posix() for file in expand([str(tmp_path)], tmp_path)] == kept
+
+
+PIECES = (*"ab*?/!# é\\", "**", "[a-z]", "[!a]", "[]b]", "[[:alpha:]", "[b-a]", ".py")
+PARTS = ("a", "b", "ab", "é", "a.py", "b.py", "[b", "#a", "!b", "b ")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="compared with git")
+@pytest.mark.parametrize("seed", range(12))
+def test_any_gitignore_as_git_has_it(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    folders = ["."]
+    for _ in range(6):
+        folders.append(f"{draw.choice(folders)}/{draw.choice(PARTS)}")
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for folder in folders * 3:
+        path = tmp_path / folder / draw.choice(PARTS)
+        if not path.exists():
+            path.write_text("x")
+    for folder in draw.sample(folders, 2):
+        lines = ["".join(draw.choices(PIECES, k=draw.randint(1, 4))) for _ in range(4)] + ["!/z"]
+        (tmp_path / folder / ".gitignore").write_text("\n".join(lines))
+    (tmp_path / "z").write_text("always there")
+    kept = git_keeps(tmp_path)
+    assert [file.path.relative_to(tmp_path).as_posix() for file in expand([str(tmp_path)], tmp_path)] == kept
+
+
+def test_what_is_ignored_is_told(tmp_path: Path) -> None:
+    grow(tmp_path / "code", {**dict.fromkeys(CODE, "x"), ".gitignore": "*.pyc\nbuild/\n"})
+    said: list[str] = []
+    expand(["code"], tmp_path, say=said.append)
+    assert said == ["2 files and 2 folders ignored by .gitignore in code"]
+    grow(tmp_path, {"code/.gitignore": "*\n"})
+    with pytest.raises(SpecError, match=r"no files but those that its \.gitignore leaves out") as caught:
+        expand(["code"], tmp_path)
+    typed = caught.value.hint.split()[-1]
+    assert names([typed], tmp_path) == sorted(f"code/{name}" for name in CODE)
+
+
+def test_rules_of_a_repository_that_are_in_no_file_of_it(tmp_path: Path) -> None:
+    grow(tmp_path, {"a.py": "x", "b.py": "x", ".git/info/exclude": "b.py\n"})
+    assert names(["."], tmp_path) == ["./a.py"]
+
+
+def test_a_gitignore_that_is_a_link_is_none(tmp_path: Path) -> None:
+    grow(tmp_path, {"code/a.py": "x", "rules": "*.py\n"})
+    (tmp_path / "code/.gitignore").symlink_to(tmp_path / "rules")
+    assert names(["code"], tmp_path) == ["code/a.py"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from gptcli.corpus.filters.verdict import Filter, Verdict
+from gptcli.corpus.filters.verdict import Filter, Value, threshold
+from gptcli.corpus.filters.view import View
 
 
 class LengthFilter(Filter):
@@ -16,8 +18,8 @@ class LengthFilter(Filter):
     """
 
     name: Literal["length"] = "length"
-    min_words: int = Field(50, ge=0, description="fewest words of a document")
-    max_words: int = Field(100_000, ge=0, description="most words of a document; 0: no limit")
+    min_words: int = threshold(50, "fewest words of a document", ge=0)
+    max_words: int = threshold(100_000, "most words of a document; 0: no limit", ge=0)
 
     @model_validator(mode="after")
     def _in_order(self) -> LengthFilter:
@@ -25,10 +27,11 @@ class LengthFilter(Filter):
             raise ValueError(f"max_words = {self.max_words} is under min_words = {self.min_words}")
         return self
 
-    def verdict(self, text: str) -> Verdict:
-        words = len(text.split())
-        if words < self.min_words:
-            return Verdict(False, "too_few_words")
-        if self.max_words and words > self.max_words:
-            return Verdict(False, "too_many_words")
-        return Verdict(True)
+    def measures(self, view: View) -> Iterator[tuple[str, Value]]:
+        words = len(view.text.split())
+        yield "too_few_words", words
+        yield "too_many_words", words
+
+    def passes(self, rule: str, value: Value) -> bool:
+        words = int(value)
+        return words >= self.min_words if rule == "too_few_words" else not self.max_words or words <= self.max_words

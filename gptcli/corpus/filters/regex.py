@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gptcli.corpus.filters.verdict import Filter, Verdict
+from gptcli.corpus.filters.verdict import Filter, Value
+from gptcli.corpus.filters.view import View
+
+_SHOWN = 80  # characters of a match
 
 
 class RegexFilter(Filter):
@@ -33,12 +37,15 @@ class RegexFilter(Filter):
             raise ValueError('needs keep or drop, as in {name = "regex", drop = "lorem ipsum"}')
         return self
 
-    def verdict(self, text: str) -> Verdict:
-        if self.drop and _compiled(self.drop).search(text):
-            return Verdict(False, "drop_found")
-        if self.keep and not _compiled(self.keep).search(text):
-            return Verdict(False, "keep_not_found")
-        return Verdict(True)
+    def measures(self, view: View) -> Iterator[tuple[str, Value]]:
+        if self.drop:
+            found = _compiled(self.drop).search(view.text)
+            yield "drop_found", found.group()[:_SHOWN] if found else ""
+        if self.keep:
+            yield "keep_not_found", float(_compiled(self.keep).search(view.text) is not None)
+
+    def passes(self, rule: str, value: Value) -> bool:
+        return not value if rule == "drop_found" else bool(value)
 
 
 @lru_cache

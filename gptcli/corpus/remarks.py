@@ -1,0 +1,89 @@
+"""What a person would want to know at once: errors that end a run early, and warnings at its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from gptcli.corpus.catalogue import Catalogue
+from gptcli.corpus.decisions import Decision
+from gptcli.corpus.plan import Unit
+from gptcli.corpus.spec import CorpusSpec
+from gptcli.errors import SpecError
+from gptcli.progress import Progress
+
+_MOST_TOLD = 5  # warnings of one kind
+_MANY_ALIKE = 0.5  # share of documents removed as duplicates at which one should look
+
+
+def require_text(unit: Unit, columns: dict[str, list[str]], with_text: Sequence[str], is_single: bool) -> None:
+    """SpecError where a file that was named by itself has rows, and none with the text key."""
+    for name, keys in columns.items():
+        if is_single and name not in with_text:
+            there = f"the keys there are: {', '.join(keys)}" if keys else "no row there is a JSON object"
+            raise SpecError(
+                f"no row of {name} has the text key {unit.options.text_key}; {there}",
+                "name one of them with --set text_key=KEY" if keys else "check the file's form",
+            )
+
+
+def require_some(catalogue: Catalogue, decision: Decision) -> None:
+    """SpecError where no document is left."""
+    if decision.kept.any():
+        return
+    reasons: Counter[str] = Counter()
+    for counts in catalogue.counts:
+        reasons.update(counts.left_out)
+    reasons.update({name: decision.count(name) for name in decision.names if name})
+    told = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()) if count)
+    raise SpecError(
+        f"no document is left of {sum(counts.read for counts in catalogue.counts)} read: {told}",
+        'a file of many documents wants separator = "blank_lines", "line" or a regular expression'
+        if "too_long" in reasons
+        else "check the sources and the filters",
+    )
+
+
+def tell(stats: dict[str, Any], spec: CorpusSpec, progress: Progress) -> None:
+    """Warn of damage, of files that gave nothing, of invalid bytes, of much that is alike, and of empty splits."""
+    _few(
+        progress,
+        [
+            f"{found['path']} is damaged ({found['fault']}); what could be read of it is kept"
+            for found in stats["faults"]
+        ],
+        "files are damaged",
+    )
+    _few(
+        progress,
+        [
+            f"{found['path']} has no column {spec.text_key}; there are: {', '.join(found['columns'][:20])}"
+            for found in stats["without_text"]
+        ],
+        "files have no text column",
+    )
+    for found in [found for found in stats["sources"] if found["invalid_bytes"]][:_MOST_TOLD]:
+        progress.warn(
+            f"{found['source']}: {found['invalid_bytes']:,} bytes are not valid in its encoding and became U+FFFD; "
+            "--set encoding=latin-1 reads Western European text"
+        )
+    alike = sum(stats["left_out"].get(reason, 0) for reason in ("duplicate", "near_duplicate"))
+    if alike > _MANY_ALIKE * stats["documents_read"]:
+        progress.warn(
+            f"{100 * alike / stats['documents_read']:.0f} % of the documents are like another one; "
+            "gptcli corpus --show 3 and report.html show some"
+        )
+    for split, share in (("val", spec.val_share), ("test", spec.test_share), ("train", 1)):
+        if share and not stats["splits"][split]["documents"]:
+            progress.warn(
+                f"the {split} split is empty: {stats['documents']} documents are few; "
+                'a separator ("blank_lines", "line") or a larger share gives it some'
+            )
+
+
+def _few(progress: Progress, lines: list[str], rest: str) -> None:
+    for line in lines[:_MOST_TOLD]:
+        progress.warn(line)
+    if len(lines) > _MOST_TOLD:
+        progress.warn(f"{len(lines) - _MOST_TOLD} more {rest}; the manifest names them")
