@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 import types
 import typing
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -59,15 +62,23 @@ def _is_run_field(field: Any) -> bool:
 def parse_setting(text: str) -> tuple[str, Any]:
     """`key.path=value` as typed after --set; the value is read as TOML, or taken as a string where it is none.
 
-    Raises SpecError when there is no `=`.
+    Raises SpecError when there is no `=`, and for what begins as a list or table of TOML and is none.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise SpecError(f"--set {text}: expected KEY=VALUE", "for example --set lr=0.001")
+    key, value = key.strip(), value.strip()
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        if not value.startswith(("[", "{")):
+            return key, value
+        fault = str(error).partition(" (at ")[0]
+        example = '["a", "b"]' if value.startswith("[") else "{a = 1}"
+        raise SpecError(
+            f"--set {text}: {value} is no valid TOML ({fault[:1].lower()}{fault[1:]})",
+            f"""for example --set '{key}={example}'; text that begins so takes quotes: --set '{key}="{value[0]}…"'""",
+        ) from error
 
 
 def nest(flat: dict[str, Any]) -> dict[str, Any]:
@@ -122,55 +133,172 @@ def resolve(spec_class: type[SpecType], layers: list[Layer]) -> tuple[SpecType, 
     return spec, {key: origins.get(key, "default") for key in _flatten(spec.model_dump())}
 
 
+@dataclass(frozen=True)
+class _Problem:
+    """What pydantic found wrong, in a recipe's terms."""
+
+    path: tuple[int | str, ...]  # keys and positions, as a recipe has them
+    models: list[type[BaseModel]]  # the tables that may stand there; of an unknown key: those it stands in
+    kind: str  # pydantic's name
+    message: str
+    given: Any
+    context: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        return ".".join(map(str, self.path))
+
+    @property
+    def noun(self) -> str:
+        """What an item of a list is called: filters.0 is a filter."""
+        names = [part for part in self.path if isinstance(part, str)]
+        return names[-1].removesuffix("s") if isinstance(self.path[-1], int) else self.key
+
+    def is_for_another(self, others: list[_Problem]) -> bool:
+        """Whether a table was given, and refused by a member of a union that is none, where another member is one."""
+        is_table = isinstance(self.given, dict) and self.kind.endswith("_type") and bool(self.models)
+        return is_table and any(other.path[: len(self.path)] == self.path for other in others if other is not self)
+
+
 def _explain(spec_class: type[Spec], error: ValidationError, origins: dict[str, str]) -> tuple[str, str]:
-    """One sentence for all that is wrong, and a hint for the first of it."""
+    """One sentence for all that is wrong, and a hint for the last of it that has one."""
+    problems = [_problem(spec_class, found) for found in error.errors(include_url=False)]
     sentences: dict[str, str] = {}  # one a key, however many of its types refuse the value
     hint = "gptcli schema prints every key with its range"
-    for problem in error.errors(include_url=False):
-        path = _path(spec_class, problem["loc"])
-        key = ".".join(str(part) for part in path)
-        origin = next((label for name, label in origins.items() if name == key or key.startswith(f"{name}.")), "")
+    for problem in problems:
+        if problem.is_for_another(problems):
+            continue
+        key = problem.key
+        origin = next((label for name, label in origins.items() if f"{key}.".startswith(f"{name}.")), "")
+        if isinstance(problem.given, dict):  # where the first of its keys comes from
+            origin = origin or next((label for name, label in origins.items() if name.startswith(f"{key}.")), "")
         where = f" ({origin})" if origin else ""
-        if problem["type"] == "extra_forbidden":
-            known = sorted({name for model in _models_at(spec_class, path[:-1]) for name in model.model_fields})
-            near = difflib.get_close_matches(str(problem["loc"][-1]), known, 1, 0.5)
-            sentences[key] = f"unknown key {key}{where}" + (f": did you mean {near[0]}?" if near else "")
-            hint = hint if near else f"known keys: {', '.join(known)}"
+        told = _KINDS.get(problem.kind) if key else None
+        if told is not None:
+            sentences[key], better = told(problem, where)
         elif not key:  # a rule over several keys, which its message names
-            sentences[key] = problem["msg"].removeprefix("Value error, ")
-        elif problem["type"] == "missing":
-            sentences[key] = f"{key} is missing"
-            hint = f"set it in the recipe or with --set {key}=VALUE"
+            sentences[key], better = problem.message, ""
         else:
-            message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            begun = sentences.get(key)
-            sentences[key] = f"{begun}, or {message}" if begun else f"{key} = {problem['input']!r}{where}: {message}"
+            message, better = _refused(problem)
+            sentences[key] = (
+                f"{sentences[key]}, or {message}"
+                if key in sentences
+                else f"{key} = {problem.given!r}{where}: {message}"
+            )
+        hint = better or hint
     return "; ".join(sentences.values()), hint
 
 
-def _path(spec_class: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Where a problem is, in keys and positions as a recipe has them.
+def _unknown_key(problem: _Problem, where: str) -> tuple[str, str]:
+    known = sorted({name for model in problem.models for name in model.model_fields})
+    near = difflib.get_close_matches(str(problem.path[-1]), known, 1, 0.5)
+    sentence = f"unknown key {problem.key}{where}"
+    return (f"{sentence}: did you mean {near[0]}?", "") if near else (sentence, f"known keys: {', '.join(known)}")
 
-    pydantic puts the member of a union that it tried between them, `constrained-int` say: what is neither a position
-    nor a field of the table it stands in, and isn't the unknown key at the end.
+
+def _missing(problem: _Problem, where: str) -> tuple[str, str]:
+    if any(isinstance(part, int) for part in problem.path):
+        return f"{problem.key} is missing{where}", f"add {problem.path[-1]} = … to that table"
+    return f"{problem.key} is missing", f"set it in the recipe or with --set {problem.key}=VALUE"
+
+
+def _unknown_name(problem: _Problem, where: str) -> tuple[str, str]:
+    """Of tables that a key tells apart, one of a kind that isn't there."""
+    tag, known = str(problem.context["tag"]), _names(problem)
+    near = difflib.get_close_matches(tag, known, 1, 0.5)
+    sentence = f"unknown {problem.noun} {tag}{where}" + (f": did you mean {near[0]}?" if near else "")
+    return sentence, f"known: {', '.join(known)}"
+
+
+def _no_name(problem: _Problem, where: str) -> tuple[str, str]:
+    discriminator, known = problem.context["discriminator"].strip("'"), _names(problem)
+    example = f'{discriminator} = "{known[0]}"' if known else discriminator
+    sentence = (
+        f"{problem.key} = {_toml(problem.given)}{where}: a {problem.noun} table needs a {discriminator} ({example})"
+    )
+    return sentence, f"known: {', '.join(known)}"
+
+
+def _no_named_table(problem: _Problem, where: str) -> tuple[str, str]:
+    sentence = f"{problem.key} = {problem.given!r}{where}: should be a {problem.noun}'s name or a table with one"
+    return sentence, f"known: {', '.join(_names(problem))}"
+
+
+_KINDS: dict[str, Callable[[_Problem, str], tuple[str, str]]] = {
+    "extra_forbidden": _unknown_key,
+    "missing": _missing,
+    "union_tag_invalid": _unknown_name,
+    "union_tag_not_found": _no_name,
+    "model_attributes_type": _no_named_table,
+}
+
+
+def _refused(problem: _Problem) -> tuple[str, str]:
+    """What is wrong with a value, as it is told behind the value, and a hint or none."""
+    if problem.kind == "model_type":
+        return _no_table(problem)
+    if problem.kind == "list_type":
+        if isinstance(problem.given, dict) and all(name.isdecimal() for name in problem.given):
+            return "items of a list cannot be set one by one", f"set the whole list: {problem.key}=[…]"
+        return f"should be a list, as {problem.key}=[{_toml(problem.given)}]", ""
+    return problem.message, ""
+
+
+def _no_table(problem: _Problem) -> tuple[str, str]:
+    fields = {name: field for model in problem.models for name, field in model.model_fields.items()}
+    keys = [name for name, field in fields.items() if not _is_run_field(field) and not _is_name(field)]
+    needed = [name for name in keys if fields[name].is_required()] or keys[:1]
+    if isinstance(problem.path[-1], int):
+        return f"should be a table {{{', '.join(f'{name} = …' for name in needed)}}}", ""
+    example = f"for example --set {problem.key}.{needed[0]}={problem.given}" if fields[needed[0]].is_required() else ""
+    return f"is a table: set {', '.join(f'{problem.key}.{name}' for name in keys)}", example
+
+
+def _names(problem: _Problem) -> list[str]:
+    """By what the tables of a union are told apart."""
+    return [str(field.default) for model in problem.models for field in model.model_fields.values() if _is_name(field)]
+
+
+def _is_name(field: Any) -> bool:
+    """Whether a key has one value only, which tells its table from others."""
+    return typing.get_origin(field.annotation) is typing.Literal and typing.get_args(field.annotation) == (
+        field.default,
+    )
+
+
+def _toml(value: Any) -> str:
+    """A value as a recipe has it."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {_toml(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _problem(spec_class: type[BaseModel], found: Any) -> _Problem:
+    """A problem with its place in keys and positions as a recipe has them.
+
+    pydantic puts the member of a union that it tried between them, `constrained-int` or a table's name, say.
     """
     path: tuple[int | str, ...] = ()
-    for number, part in enumerate(loc):
-        models = _models_at(spec_class, path)
-        is_field = any(part in model.model_fields for model in models)
-        if isinstance(part, int) or is_field or (models and number == len(loc) - 1):
-            path = (*path, part)
-    return path
-
-
-def _models_at(spec_class: type[BaseModel], path: tuple[int | str, ...]) -> list[type[BaseModel]]:
-    """The tables that may stand at `path` below a spec; none where a plain value does."""
     models: list[type[BaseModel]] = [spec_class]
-    for part in path:
-        if isinstance(part, str):
-            fields = [model.model_fields[part] for model in models if part in model.model_fields]
-            models = [found for field in fields for found in _models_in(field.annotation)]
-    return models
+    for number, part in enumerate(found["loc"]):
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        if fields:
+            path, models = (*path, part), [inner for field in fields for inner in _models_in(field.annotation)]
+        elif isinstance(part, int) or (found["type"] == "extra_forbidden" and number == len(found["loc"]) - 1):
+            path = (*path, part)
+        else:
+            models = [model for model in models if _is_member(model, part)] or models
+    message = found["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return _Problem(path, models, found["type"], message, found["input"], found.get("ctx", {}))
+
+
+def _is_member(model: type[BaseModel], label: str) -> bool:
+    """Whether pydantic calls this member of a union so."""
+    return model.__name__ == label or any(
+        _is_name(field) and field.default == label for field in model.model_fields.values()
+    )
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

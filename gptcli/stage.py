@@ -7,6 +7,7 @@ forecast.py with forecast(spec, project) -> [(label, value)], which a dry run sh
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import json
@@ -180,9 +181,7 @@ def what_differs(standing: Standing, spec: Spec, inputs: Inputs) -> list[str]:
     """Each key and input that is no longer what the standing artifact was made from, in words."""
     made, wanted = standing.spec or {}, json.loads(json.dumps(spec.content()))
     keys = [*sorted(made.keys() & wanted.keys()), *sorted(made.keys() ^ wanted.keys())]  # most telling first
-    differences = [
-        f"{key} was {old!r}, now {new!r}" for key in keys if (old := made.get(key)) != (new := wanted.get(key))
-    ]
+    differences = [told for key in keys for told in _changes(key, made.get(key), wanted.get(key))]
     before = {(entry.role, entry.content_sha256) for entry in standing.inputs}
     return (
         differences
@@ -193,6 +192,49 @@ def what_differs(standing: Standing, spec: Spec, inputs: Inputs) -> list[str]:
         ]
         + ([] if len(standing.inputs) == len(inputs.entries) else ["the number of inputs has changed"])
     )
+
+
+def _changes(key: str, old: Any, new: Any) -> list[str]:
+    """What changed in the value of a key: of tables and lists only the keys and items that did."""
+    if old == new:
+        return []
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = [*old, *(name for name in new if name not in old)]
+        return [told for name in names for told in _changes(f"{key}.{name}", old.get(name), new.get(name))]
+    if isinstance(old, list) and isinstance(new, list):
+        return _item_changes(key, old, new)
+    return [f"{key} was {_shown(old)!r}, now {_shown(new)!r}"]
+
+
+def _shown(value: Any) -> Any:
+    """A table without the keys that are not set."""
+    return {name: item for name, item in value.items() if item is not None} if isinstance(value, dict) else value
+
+
+def _item_changes(key: str, old: list[Any], new: list[Any]) -> list[str]:
+    """Items that were added, removed or changed, by their number in the new list."""
+    names = [_name(item) for item in old], [_name(item) for item in new]
+    if names[0] != names[1] and sorted(names[0]) == sorted(names[1]):
+        before = dict(zip(names[0], old, strict=True))
+        pairs = zip(names[1], new, strict=True)
+        moved = [told for at, (name, item) in enumerate(pairs) for told in _changes(f"{key}.{at}", before[name], item)]
+        return [f"{key} stood in another order", *moved]
+    changes: list[str] = []
+    for _, begin, end, first, last in difflib.SequenceMatcher(None, *names, autojunk=False).get_opcodes():
+        if names[0][begin:end] == names[1][first:last]:
+            both = zip(old[begin:end], new[first:last], strict=True)
+            changes += [told for at, pair in enumerate(both, first) for told in _changes(f"{key}.{at}", *pair)]
+        else:
+            changes += [f"{key}: {name} was removed" for name in names[0][begin:end]]
+            changes += [f"{key}: {name} was added" for name in names[1][first:last]]
+    return changes
+
+
+def _name(item: Any) -> str:
+    """What tells an item of a list from others: a table's name or path, else the item itself."""
+    if isinstance(item, dict):
+        item = item.get("name", item.get("path", item))
+    return item if isinstance(item, str) else json.dumps(item, sort_keys=True)
 
 
 def _check_disk(module: StageSpec, project: Project, spec: Spec, inputs: Inputs, name: str) -> None:

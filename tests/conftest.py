@@ -238,7 +238,11 @@ class Chain:
 
         def ignore(directory: str, children: list[str]) -> set[str]:
             inside = Path(directory).relative_to(self.root).as_posix()
-            return {child for child in children if f"{inside}/{child}" in later or child in (".gptcli", "notes")}
+            return {
+                child
+                for child in children
+                if f"{inside}/{child}" in later or child in (".gptcli", "notes") or child.endswith(".units")
+            }
 
         shutil.copytree(self.root, target, ignore=ignore)
         (target / "notes").symlink_to(self.root / "notes")  # more than a thousand files that no test changes

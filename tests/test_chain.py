@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,11 @@ def test_counts_add_up_and_shards_match_row_for_row(chain):
     figures = chain.stages["corpus"].figures
     assert figures["documents"] + sum(figures["left_out"].values()) == figures["documents_read"] > 2000
     assert sum(split["documents"] for split in figures["splits"].values()) == figures["documents"]
-    shards = sorted((chain.root / "corpus/main").glob("*.arrow"))
+    shards = sorted((chain.root / "corpus/main").glob("*-*.arrow"))
     assert len(shards) > 5
+    dropped = pyarrow.ipc.open_file(chain.root / "corpus/main/dropped.arrow").read_all()
+    assert Counter(dropped["reason"].to_pylist()) == figures["left_out"]
+    assert {path.name for path in (chain.root / "corpus/main/ngrams").iterdir()} == {path.name for path in shards}
     seen = 0
     for shard in shards:
         documents = pyarrow.ipc.open_file(shard).read_all()

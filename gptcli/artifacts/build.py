@@ -103,7 +103,7 @@ class Build:
         resumed = found is not None and found == json.loads(json.dumps(wanted))
         if directory.exists() and not resumed:
             if found is not None:
-                say(f"{place.name}: an interrupted build with another spec or other inputs is started over")
+                say(f"{place.name}: what was begun with another spec or other inputs is started over")
             shutil.rmtree(directory)
         with disk_errors(directory):
             (directory / UNITS).mkdir(parents=True, exist_ok=True)

@@ -150,7 +150,11 @@ def read_manifest(directory: Path, kind: str | None = None) -> Manifest:
             }
         )
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ArtifactError(f"{directory} is no finished artifact: it has no {MANIFEST}", "gptcli status") from error
+        is_there = directory.exists()
+        fault = f"{directory} is no finished artifact: it has no {MANIFEST}"
+        raise ArtifactError(
+            fault if is_there else f"there is no {kind or 'artifact'} {directory}", "gptcli status"
+        ) from error
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", "build the artifact again with --force") from error
     if kind is not None and manifest.kind != kind:

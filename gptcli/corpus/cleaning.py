@@ -19,6 +19,7 @@ from gptcli.corpus.plan import Unit, UnitFile
 from gptcli.corpus.spec import CorpusSpec
 from gptcli.corpus.units import Counts, Dropped, Kept, UnitWriter
 from gptcli.records.documents import read
+from gptcli.records.ngrams import Hashes, word_hashes
 from gptcli.records.pieces import EMPTY, TOO_LONG, Notes, Piece
 from gptcli.records.sources import require_unchanged
 
@@ -41,6 +42,7 @@ class Step:
     values: dict[str, Value] = field(default_factory=dict)
     failed: str = ""  # the rule
     changes: dict[str, int] = field(default_factory=dict)
+    words: Hashes | None = field(default=None, repr=False, compare=False)  # hashes of the text after it, where known
 
 
 @dataclass
@@ -158,7 +160,7 @@ class Cleaner:
                 license=self._unit.license,
                 meta=piece.meta,
                 scores=None if scores is None else json.dumps(scores, ensure_ascii=False, sort_keys=True),
-                shingles=shingle_hashes(text) if self._near else None,
+                shingles=shingle_hashes(text, steps[-1].words if steps else None) if self._near else None,
                 paragraphs=paragraph_hashes(text, fewest) if (fewest := self._spec.repeated_paragraphs) else None,
             )
         )
@@ -196,8 +198,10 @@ def filter_steps(
         if failed and not every:
             return
     if items is not None:
-        treated = items.treat(view.text)
-        yield Step("decontamination", treated.values, treated.failed, treated.changes), treated.text
+        words = word_hashes(view.text)
+        treated = items.treat(view.text, words)
+        words_now = words if treated.text is view.text else None
+        yield Step("decontamination", treated.values, treated.failed, treated.changes, words_now), treated.text
 
 
 def measured(one: Filter, view: View, every: bool) -> tuple[dict[str, Value], str]:

@@ -37,6 +37,7 @@ def corpus(
       gptcli corpus --name mine --show 3
       gptcli corpus --name mine --explain 3fa41c
     """
+    _require_one(source, show, explain)
     if show is not None:
         from gptcli.artifacts.project import Project
         from gptcli.corpus import inspect
@@ -54,3 +55,17 @@ def corpus(
         from gptcli import stage
 
         stage.execute("corpus", shared, {"source": source or None, "offline": offline or None})
+
+
+def _require_one(source: list[str] | None, show: int | None, explain: str | None) -> None:
+    """SpecError where a finished corpus is asked for in two ways, or together with what makes one."""
+    from gptcli.errors import SpecError
+
+    options = [name for name, given in (("--show", show), ("--explain", explain)) if given is not None]
+    if len(options) > 1:
+        raise SpecError(f"{' and '.join(options)} do not go together", "give one of them")
+    if options and source:
+        raise SpecError(
+            f"{options[0]} shows a corpus that is finished, and reads no sources: {' '.join(source)}",
+            f"leave out the sources and name the corpus with --name, or leave out {options[0]}",
+        )

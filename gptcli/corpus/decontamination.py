@@ -123,9 +123,12 @@ class Items:
             ) from error
         return _load(path, stat.st_mtime_ns, stat.st_size)
 
-    def treat(self, text: str) -> Treated:
-        """Look the items up in a document, and drop it or cut it where one is found. Linear in the text."""
-        runs = self._overlaps(word_hashes(text))
+    def treat(self, text: str, words: Hashes | None = None) -> Treated:
+        """Look the items up in a document, and drop it or cut it where one is found. Linear in the text.
+
+        words: the text's `word_hashes`, where they are known.
+        """
+        runs = self._overlaps(word_hashes(text) if words is None else words)
         values: dict[str, float | str] = {OVERLAPS: float(len(runs))}
         if not len(runs):
             return Treated(text, values)

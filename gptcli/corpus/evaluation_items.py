@@ -18,7 +18,7 @@ from gptcli.records.text import LINE, SEPARATORS, TextFile
 
 Texts = tuple[str, ...]
 
-_FORMS = ("rows", "list", "csv", "tsv", "parquet", "arrow", "text")
+_FORMS = ("rows", "list", "objects", "csv", "tsv", "parquet", "arrow", "text")
 _ROWS = 256  # of a columnar file, read at once
 
 
@@ -75,7 +75,7 @@ def _strings(row: object) -> Iterator[str]:
 
 def _rows(file: SourceFile, form: str, notes: Notes) -> Iterator[object]:
     blocks = Blocks(file.path, file.name)
-    rows = TableFile(blocks, form, AUTO) if form in ("csv", "tsv") else RowFile(blocks, AUTO, form == "list")
+    rows = TableFile(blocks, form, AUTO) if form in ("csv", "tsv") else RowFile(blocks, AUTO, form)
     problems: dict[str, int] = {}
     for row in rows:
         if row.problem:

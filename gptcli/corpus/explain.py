@@ -6,13 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gptcli.artifacts.manifest import read_manifest
 from gptcli.artifacts.project import Project
 from gptcli.console import Report
+from gptcli.corpus.inspect import finished
 from gptcli.corpus.lookup import Record, find, instead_of, scan, scan_left_out, text_of, with_prefix
 from gptcli.corpus.reasons import Thresholds, about
 from gptcli.corpus.retrace import Retraced, retrace
-from gptcli.corpus.spec import FOLDER, KIND, CorpusSpec
+from gptcli.corpus.spec import FOLDER, CorpusSpec
 from gptcli.errors import ArtifactError, GptcliError
 from gptcli.spec import resolve
 
@@ -32,7 +32,7 @@ def explain(project: Project, name: str, wanted: str) -> Report:
     none or fits several documents, ArtifactError where there is no such document or no corpus.
     """
     place = project.place(FOLDER, name)
-    manifest = read_manifest(place, KIND)
+    manifest = finished(place)
     spec = _spec(manifest.spec, place)
     found = find(place, wanted)
     record = found[0]

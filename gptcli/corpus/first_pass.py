@@ -40,12 +40,18 @@ def clean(spec: CorpusSpec, job: Job, cache: Path) -> Cleaned:
     others = [entry.content_sha256 for entry in job.inputs.entries if entry.role != "source"]
     told = {**cleaning_content(spec), "files": others, "weights": trained.sha256}
     cleaned = Cleaned(quality=trained.stats)
-    with job.progress.bar("corpus: cleaning", sum(source.bytes for source in job.inputs.sources), "B") as bar:
+    with job.progress.bar("corpus: cleaning", _bytes(files, job), "B") as bar:
         units = Planner(spec.tables(), spec.max_chars, told).units(files, job.inputs.sources)
         waiting = _waiting(units, cache, cleaned, job, bar)
         work = partial(_clean_one, spec=ready, directory=cache, items=items)
         _follow(mapped(spec, work, waiting, workers_of(spec, job)), _single(files), spec, job, bar)
     return cleaned
+
+
+def _bytes(files: list[SourceFile], job: Job) -> int:
+    """Of the sources, without the other files that are read."""
+    sizes = {source.path: source.bytes for source in job.inputs.sources}
+    return sum(sizes[file.name] for file in files)
 
 
 def _waiting(units: Iterator[Unit], cache: Path, cleaned: Cleaned, job: Job, bar: Bar) -> Iterator[Unit]:
@@ -59,7 +65,7 @@ def _waiting(units: Iterator[Unit], cache: Path, cleaned: Cleaned, job: Job, bar
         bar.skip(unit.bytes)
         if not told:
             told = True
-            job.progress.say("going on: units that are finished are taken as they are")
+            job.progress.say("what is cleaned already, and has not changed, is taken as it is")
 
 
 def _clean_one(unit: Unit, spec: CorpusSpec, directory: Path, items: Path | None) -> tuple[Unit, Done]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
-from gptcli.artifacts.manifest import read_manifest
+from gptcli.artifacts.build import partial_path
+from gptcli.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from gptcli.artifacts.project import Project
 from gptcli.artifacts.schemas import SPLITS
 from gptcli.artifacts.shards import open_shard, shard_paths
 from gptcli.console import Report, human_bytes, print_columns, print_report, print_rows
 from gptcli.corpus.spec import FOLDER, KIND, summary
+from gptcli.errors import ArtifactError
 
 _SHOWN_CHARS = 200  # of a document's text, for a person
 _TOP_LANGUAGES = 3  # of a source
@@ -26,9 +29,25 @@ def show(project: Project, name: str, count: int) -> Report:
     Raises ArtifactError when corpus/NAME isn't there or is broken.
     """
     place = project.place(FOLDER, name)
-    stats = read_manifest(place, KIND).stats
+    stats = finished(place).stats
     documents = [found for split in SPLITS for found in _first(project, name, split, count)]
     return Report(f"corpus {name}", project.relative(place), {**stats, "shown": documents}, summary(stats))
+
+
+def finished(place: Path) -> Manifest:
+    """The manifest of a finished corpus; ArtifactError naming the command that makes it where there is none."""
+    try:
+        return read_manifest(place, KIND)
+    except ArtifactError as error:
+        if (place / MANIFEST).exists():
+            raise
+        if place.exists() or partial_path(place).exists():
+            raise ArtifactError(
+                f"the corpus {place.name} is not finished", "run the command that makes it again: it goes on"
+            ) from error
+        raise ArtifactError(
+            f"there is no corpus {place.name}", f"gptcli corpus SOURCE --name {place.name} makes it"
+        ) from error
 
 
 def print_shown(report: Report, as_json: bool) -> None:

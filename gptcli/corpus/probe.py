@@ -33,7 +33,7 @@ _PARTS = 16  # of a big file, to begin at one of them
 _HEAD = 1 << 20  # compressed bytes that tell how tight a file is packed
 _WARMING = "The quick brown fox jumps over the lazy dog, and then it sleeps. " * 20
 _COLUMNAR = ("parquet", "arrow")
-_SEEKABLE = ("text", "rows", "tsv", *_COLUMNAR)
+_SEEKABLE = ("text", "rows", "tsv")
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,15 @@ class Probe:
 class _Sampler(Cleaner):
     """Cleans some documents of some files of one source."""
 
-    def take(self, file: UnitFile, pieces: Iterable[Piece], most: int, deadline: float) -> tuple[int, bool]:
-        """Up to `most` bytes of documents; returns how many bytes, and whether that is all there are."""
-        taken = 0
-        for piece in pieces:
+    def take(self, file: UnitFile, pieces: Iterable[Piece], most: int, deadline: float) -> tuple[int, int, bool]:
+        """Up to `most` bytes of documents; returns how many bytes and pieces, and whether that is all there are."""
+        taken = count = 0
+        for count, piece in enumerate(pieces, 1):
             self._piece(file, piece)
             taken += piece.size
             if taken >= most or time.monotonic() >= deadline:
-                return taken, False
-        return taken, True
+                return taken, count, False
+        return taken, count, True
 
     def pass_over(self) -> None:
         """Count a document that would be read only to be found too long."""
@@ -157,20 +157,39 @@ class _Spot:
     bytes: int
     most: int  # bytes of documents to take
     packing: float  # unpacked bytes for each of the file's
+    rows: int = 0  # of columns, whose text is neither as long as the file nor packed evenly; 0: not known
     is_too_long: bool = False  # one document, longer than max_chars
 
 
 def _spot(file: ProbedFile, place: float, options: ReadOptions) -> _Spot:
     form = sniff(file.path, file.name, options.encoding)
     packing = _packing(file, form)
+    if form in _COLUMNAR and packing == 1:
+        return _columnar_spot(file, place, options)
     if form == "text" and options.separator == "none" and 0 < 4 * options.max_chars < file.bytes:
         return _Spot(None, file.bytes, 0, packing, is_too_long=True)  # UTF-8 has up to 4 bytes a character
     if packing != 1 or form not in _SEEKABLE or file.bytes <= _EACH:
         return _Spot(None, file.bytes, _FROM_BEGINNING, packing)
     parts = list(parts_of(file.path, file.name, options, max(file.bytes // _PARTS, _EACH)))
     number = min(int(place * len(parts)), len(parts) - 1)
-    size = _part_size(parts, number, file.bytes, form)
+    end = parts[number].end
+    size = (file.bytes if end is None else end) - parts[number].start
     return _Spot(parts[number], size, _EACH if len(parts) > 1 else _FROM_BEGINNING, packing)
+
+
+def _columnar_spot(file: ProbedFile, place: float, options: ReadOptions) -> _Spot:
+    """Some row groups of a file; for how many of its bytes they stand goes by their share of its rows."""
+    from gptcli.records.columnar import rows_within, text_share
+
+    parts = list(parts_of(file.path, file.name, options, max(file.bytes // _PARTS, _EACH)))
+    part = parts[min(int(place * len(parts)), len(parts) - 1)]
+    if len(parts) == 1:
+        rows = rows_within(file.path)
+        packing = 1.0 if rows else text_share(file.path, options.text_key, _HEAD)
+        return _Spot(None, file.bytes, _FROM_BEGINNING, packing, rows)
+    rows = rows_within(file.path, part.start, part.end)
+    size = round(file.bytes * rows / max(rows_within(file.path), 1))
+    return _Spot(part, size, _EACH, 1, rows)
 
 
 def _sample(sampler: _Sampler, file: ProbedFile, spot: _Spot, deadline: float) -> float:
@@ -179,15 +198,11 @@ def _sample(sampler: _Sampler, file: ProbedFile, spot: _Spot, deadline: float) -
         sampler.pass_over()
         return float(file.bytes)
     told = UnitFile(file.path, Source(file.name, file.bytes, 0, ""))
-    taken, is_whole = sampler.take(told, sampler.read(file, spot.part), spot.most, deadline)
-    return float(spot.bytes) if is_whole else min(taken / spot.packing, float(spot.bytes))
-
-
-def _part_size(parts: Sequence[Part], number: int, size: int, form: str) -> int:
-    if form in _COLUMNAR:  # their parts count row groups
-        return size // len(parts)
-    end = parts[number].end
-    return (size if end is None else end) - parts[number].start
+    taken, count, is_whole = sampler.take(told, sampler.read(file, spot.part), spot.most, deadline)
+    if is_whole:
+        return float(spot.bytes)
+    share = count / spot.rows if spot.rows else taken / spot.packing / max(spot.bytes, 1)
+    return spot.bytes * min(share, 1.0)
 
 
 def _packing(file: ProbedFile, form: str) -> float:

@@ -14,6 +14,7 @@ from gptcli.errors import SpecError
 from gptcli.progress import Progress
 
 _MOST_TOLD = 5  # warnings of one kind
+_SHOWN_CHARS = 80  # of a document
 _MANY_ALIKE = 0.5  # share of documents removed as duplicates at which one should look
 
 
@@ -21,14 +22,14 @@ def require_text(unit: Unit, columns: dict[str, list[str]], with_text: Sequence[
     """SpecError where a file that was named by itself has rows, and none with the text key."""
     for name, keys in columns.items():
         if is_single and name not in with_text:
-            there = f"the keys there are: {', '.join(keys)}" if keys else "no row there is a JSON object"
             raise SpecError(
-                f"no row of {name} has the text key {unit.options.text_key}; {there}",
-                "name one of them with --set text_key=KEY" if keys else "check the file's form",
+                f"no row of {name} has the text key {unit.options.text_key}; the keys there are: {', '.join(keys)}",
+                "name one of them with --set text_key=KEY, or for this source alone in the recipe: "
+                f'source = [{{path = "{name}", text_key = "KEY"}}]',
             )
 
 
-def require_some(catalogue: Catalogue, decision: Decision) -> None:
+def require_some(catalogue: Catalogue, decision: Decision, spec: CorpusSpec) -> None:
     """SpecError where no document is left."""
     if decision.kept.any():
         return
@@ -37,15 +38,18 @@ def require_some(catalogue: Catalogue, decision: Decision) -> None:
         reasons.update(counts.left_out)
     reasons.update({name: decision.count(name) for name in decision.names if name})
     told = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()) if count)
+    names = [table.name for table in spec.tables()]
+    more = f" and {len(names) - _MOST_TOLD} more sources" if len(names) > _MOST_TOLD else ""
     raise SpecError(
-        f"no document is left of {sum(counts.read for counts in catalogue.counts)} read: {told}",
+        f"no document is left of {sum(counts.read for counts in catalogue.counts)} read "
+        f"from {', '.join(names[:_MOST_TOLD])}{more}: {told}",
         'a file of many documents wants separator = "blank_lines", "line" or a regular expression'
         if "too_long" in reasons
         else "check the sources and the filters",
     )
 
 
-def tell(stats: dict[str, Any], spec: CorpusSpec, progress: Progress) -> None:
+def tell(stats: dict[str, Any], samples: dict[str, list[dict[str, str]]], spec: CorpusSpec, progress: Progress) -> None:
     """Warn of damage, of files that gave nothing, of invalid bytes, of much that is alike, and of empty splits."""
     _few(
         progress,
@@ -58,7 +62,7 @@ def tell(stats: dict[str, Any], spec: CorpusSpec, progress: Progress) -> None:
     _few(
         progress,
         [
-            f"{found['path']} has no column {spec.text_key}; there are: {', '.join(found['columns'][:20])}"
+            f"{found['path']} has no column {found['text_key']}; there are: {', '.join(found['columns'][:20])}"
             for found in stats["without_text"]
         ],
         "files have no text column",
@@ -72,8 +76,11 @@ def tell(stats: dict[str, Any], spec: CorpusSpec, progress: Progress) -> None:
     if alike > _MANY_ALIKE * stats["documents_read"]:
         progress.warn(
             f"{100 * alike / stats['documents_read']:.0f} % of the documents are like another one; "
-            "gptcli corpus --show 3 and report.html show some"
+            "report.html shows more of them than these:"
         )
+        alike_ones = [*samples.get("duplicate", []), *samples.get("near_duplicate", [])]
+        for found in alike_ones[:: max(1, len(alike_ones) // _MOST_TOLD)][:_MOST_TOLD]:
+            progress.warn(f"  {found['path']} ({found['value']}): {found['text'][:_SHOWN_CHARS]!r}")
     for split, share in (("val", spec.val_share), ("test", spec.test_share), ("train", 1)):
         if share and not stats["splits"][split]["documents"]:
             progress.warn(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gptcli.artifacts.build import Build, cache_path
-from gptcli.artifacts.durable import write_json, write_text
+from gptcli.artifacts.durable import PENDING, write_json, write_text
 from gptcli.artifacts.manifest import Manifest
 from gptcli.artifacts.ngrams import NGRAMS
 from gptcli.corpus import assembly
@@ -41,7 +41,7 @@ def run(spec: CorpusSpec, job: Job) -> Manifest:
     cleaned = clean(spec, job, cache)
     catalogue = open_catalogue(cache, cleaned.units)
     decision, repeats = decide(spec, catalogue, job.progress)
-    require_some(catalogue, decision)
+    require_some(catalogue, decision, spec)
     samples = Samples()
     rows = _write(spec, job, build.directory, cleaned.units, catalogue, decision, repeats, samples)
     stats = corpus_stats(cleaned.units, catalogue, decision, spec.tables(), rows)
@@ -49,7 +49,7 @@ def run(spec: CorpusSpec, job: Job) -> Manifest:
         stats["paragraphs_removed"] = repeats.removed
     if cleaned.quality:
         stats["quality"] = cleaned.quality
-    tell(stats, spec, job.progress)
+    tell(stats, samples.as_json(), spec, job.progress)
     _write_report(spec, build.directory, stats, samples.as_json())
     manifest = build.commit(stats, job.records(), rows)
     _let_go(cache, cleaned.units if spec.keep_units else [])
@@ -121,5 +121,5 @@ def _let_go(cache: Path, units: list[Unit]) -> None:
         return
     wanted = {unit.key for unit in units}
     for path in cache.iterdir():
-        if path.name.partition(".")[0] not in wanted:
+        if path.name.partition(".")[0] not in wanted or path.name.endswith(PENDING):
             path.unlink()

@@ -27,8 +27,8 @@ TRAINED = False
 
 Extractor = Literal["resiliparse", "trafilatura", "none"]
 
-_TEXT_PER_PACKED_BYTE = 6  # a guess for .gz and .zst text; what it is used for is only the check of free disk
-_PACKED = (".gz", ".zst", ".gzip", ".zstd")
+_TEXT_PER_PACKED_BYTE = 5  # a guess for packed text; what it is used for is only the check of free disk
+_PACKED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".zip", ".tgz", ".parquet")
 
 
 def _as_list(given: Any) -> Any:
@@ -217,9 +217,9 @@ SPEC = CorpusSpec
 
 def inputs(spec: CorpusSpec, project: Project, previous: Manifest | None) -> Inputs:
     """The sources' files, hashed where they changed; what is far away is fetched. SpecError naming what can't be."""
-    files = expand(_paths(spec), project.root, _downloads(project), spec.offline, tell)
     items = expand(spec.decontaminate, project.root) if spec.decontaminate else []
-    read = [SourceFile(project.path(path), path, path) for one in spec.steps() for path in one.files()]
+    read = [file for one in spec.steps() for path in one.files() for file in expand([path], project.root)]
+    files = expand(_paths(spec), project.root, _downloads(project), spec.offline, tell)  # last: it may download
     sources = fingerprint([*files, *items, *read], previous.sources() if previous else ())
     entries = source_inputs(files, sources)
     entries += source_inputs(items, sources, "decontaminate") + source_inputs(read, sources, "filter")
@@ -257,12 +257,12 @@ def _downloads(project: Project) -> Path:
 
 
 def disk_needed(spec: CorpusSpec, project: Project, inputs: Inputs) -> int:
-    """Bytes: the cleaned text once in units and, at worst, once more in shards."""
+    """Bytes: the cleaned text once in units, at worst once more in shards, and 8 bytes a word of n-grams."""
     text = sum(
         source.bytes * (_TEXT_PER_PACKED_BYTE if source.path.lower().endswith(_PACKED) else 1)
         for source in inputs.sources
     )
-    return 2 * text
+    return int(text * (3.5 if spec.ngrams else 2))
 
 
 def summary(stats: dict[str, Any]) -> list[tuple[str, str]]:
@@ -271,6 +271,11 @@ def summary(stats: dict[str, Any]) -> list[tuple[str, str]]:
     rows += [("left out", f"{count:,} {reason}") for reason, count in stats["left_out"].items()]
     if stats["invalid_bytes"]:
         rows.append(("replaced", f"{stats['invalid_bytes']:,} invalid bytes by U+FFFD"))
+    rows += [("rewritten", f"{count:,} {what}") for what, count in stats.get("rewritten", {}).items()]
+    if stats.get("paragraphs_removed"):
+        rows.append(("rewritten", f"{stats['paragraphs_removed']:,} repeated paragraphs removed"))
+    if stats.get("copies"):
+        rows.append(("mixed", f"{stats['copies']:,} further copies of training documents"))
     rows += [
         (
             split,

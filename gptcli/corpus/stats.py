@@ -42,9 +42,10 @@ def corpus_stats(
         ],
         "faults": [{"path": name, "fault": fault} for name, fault in whole.faults],
         "without_text": [
-            {"path": name, "columns": keys}
-            for name, keys in sorted(whole.columns.items())
-            if name not in whole.with_text
+            {"path": name, "text_key": table.text_key, "columns": keys}
+            for table, counts in zip(tables, by_source, strict=True)
+            for name, keys in sorted(counts.columns.items())
+            if name not in counts.with_text
         ],
     }
 

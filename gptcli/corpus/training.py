@@ -13,6 +13,7 @@ from gptcli.artifacts.durable import write_bytes
 from gptcli.corpus.filters import Filter, QualityFilter
 from gptcli.corpus.plan import read_options
 from gptcli.corpus.spec import CorpusSpec, SourceTable
+from gptcli.errors import SpecError
 from gptcli.records.documents import read
 from gptcli.records.pieces import Notes, ReadOptions
 from gptcli.records.sources import SourceFile
@@ -59,7 +60,11 @@ def _trained(
 
     options = ReadOptions(text_key=spec.text_key, separator=spec.separator)
     unlike = _texts(Path(one.unlike), options) if one.unlike else _sample(tables, files, spec)
-    weights = train(_texts(Path(one.like), options), unlike, seed=spec.split_seed)
+    try:
+        weights = train(_texts(Path(one.like), options), unlike, seed=spec.split_seed)
+    except SpecError as error:
+        named = " and ".join(filter(None, [one.like, one.unlike]))
+        raise SpecError(f"{error.message} ({named})", f"rows need the column {spec.text_key}; {error.hint}") from error
     data = weights.to_bytes()
     path = directory / f"weights.{len(trained.stats)}.npy"
     write_bytes(path, data)

@@ -1,12 +1,13 @@
 """The cleaned documents of one unit on disk, kept until the corpus is whole, and after it for `--update`.
 
-Unit KEY is `KEY.text.arrow`, its documents; `KEY.dropped.arrow`, what was left out; where asked for, `KEY.bands`, the
-MinHash bands, and `KEY.paragraphs`, the paragraphs' hashes; and `KEY.index.arrow`, written last, with what deciding
-needs (hashes, lengths) and the counts as schema metadata. A unit whose index stands is finished.
+Unit KEY is `KEY.text.arrow`, its documents; `KEY.dropped.arrow`, what was left out; `KEY.index.arrow`, with what
+deciding needs (hashes, lengths) and the counts as schema metadata; where asked for, `KEY.bands`, the MinHash bands, and
+`KEY.paragraphs`, the paragraphs' hashes; and `KEY.done`, written last, with the sums of all of them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
-from gptcli.artifacts.durable import PENDING, disk_errors, fsync_file, replace, write_bytes
+from gptcli.artifacts.durable import PENDING, disk_errors, fsync_file, replace, write_bytes, write_json
 from gptcli.corpus.dedup.join import band_bytes
 from gptcli.corpus.dedup.minhash import band_hashes
 from gptcli.corpus.dedup.shingles import Hashes
@@ -183,24 +184,42 @@ class UnitWriter:
         self._waiting, self._waiting_bytes = [], 0
 
     def close(self, counts: Counts) -> None:
-        """Make the unit last; the index, written after the rest, says that it is finished."""
+        """Make the unit last; `KEY.done`, written after the rest with the sums of all of it, says that it is whole."""
         if self._waiting:
             self._flush()
         with disk_errors(self._path):
             self._writer.close()
             self._file.close()
             fsync_file(self._pending)
+            sums = {_ending(self._path): _sum_of(self._pending)}
         replace(self._pending, self._path)
+        for path, data in self._beside(counts):
+            write_bytes(path, data)
+            sums[_ending(path)] = hashlib.blake2b(data, digest_size=16).hexdigest()
+        write_json(done_path(self._directory, self._unit.key), sums)
+
+    def _beside(self, counts: Counts) -> Iterator[tuple[Path, bytes]]:
+        """The other files of the unit."""
+        directory, key = self._directory, self._unit.key
+        told = {"counts": asdict(counts), "batches": [batch.num_rows for batch in self._index]}
+        index = pa.Table.from_batches(self._index, _INDEX_SCHEMA)
+        yield index_path(directory, key), _table(index.replace_schema_metadata({"unit": json.dumps(told)}))
         if self._near is not None:
             bands = np.concatenate([np.empty((0, self._near.bands), dtype=np.uint64), *self._bands])
-            write_bytes(bands_path(self._directory, self._unit.key), band_bytes(bands))
+            yield bands_path(directory, key), band_bytes(bands)
         if self._paragraphs:
-            write_bytes(paragraphs_path(self._directory, self._unit.key), np.concatenate(self._paragraphs).tobytes())
-        write_bytes(dropped_path(self._directory, self._unit.key), _table(_dropped_rows(self._dropped)))
-        told = {"counts": asdict(counts), "batches": [batch.num_rows for batch in self._index]}
-        schema = _INDEX_SCHEMA.with_metadata({"unit": json.dumps(told)})
-        index = pa.Table.from_batches(self._index, _INDEX_SCHEMA).replace_schema_metadata(schema.metadata)
-        write_bytes(index_path(self._directory, self._unit.key), _table(index))
+            yield paragraphs_path(directory, key), np.concatenate(self._paragraphs).tobytes()
+        yield dropped_path(directory, key), _table(_dropped_rows(self._dropped))
+
+
+def _ending(path: Path) -> str:
+    """A unit file's name without the unit's key."""
+    return path.name.partition(".")[2]
+
+
+def _sum_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _count(hashes: Hashes | None) -> int:
@@ -259,14 +278,12 @@ class Index:
 
 
 def is_finished(directory: Path, unit: Unit) -> bool:
-    """Whether an earlier process finished this very unit."""
-    if not all(path(directory, unit.key).is_file() for path in (index_path, text_path, dropped_path)):
-        return False
+    """Whether an earlier process finished this very unit, and every byte of it is as it was written."""
     try:
-        _told(pa.ipc.open_file(pa.OSFile(str(index_path(directory, unit.key)))))
-    except (OSError, pa.ArrowInvalid, ValueError):
+        sums = json.loads(done_path(directory, unit.key).read_bytes())
+        return all(_sum_of(directory / f"{unit.key}.{ending}") == wanted for ending, wanted in sums.items())
+    except (OSError, ValueError, AttributeError):
         return False
-    return True
 
 
 def read_index(directory: Path, key: str) -> Index:
@@ -309,6 +326,11 @@ def _told(reader: Any) -> dict[str, Any]:
 
 def text_path(directory: Path, key: str) -> Path:
     return directory / f"{key}.text.arrow"
+
+
+def done_path(directory: Path, key: str) -> Path:
+    """JSON: the sum of each of the unit's other files by its ending."""
+    return directory / f"{key}.done"
 
 
 def index_path(directory: Path, key: str) -> Path:

@@ -24,6 +24,7 @@ from gptcli.records.patterns import has_magic
 _BLOCK = 1 << 20
 _OTHERS = ("http", "https", "hf")  # read without fsspec
 _USUAL = ("s3", "gs", "az", "abfs", "sftp", "ftp", "file", "memory")
+_PACKAGES = {"smbclient": "smbprotocol", "libarchive": "libarchive-c"}  # named otherwise than what they hold
 # What file systems tell of a file that changes with its content.
 _VERSIONS = (
     "size",
@@ -52,12 +53,16 @@ def bucket_files(typed: str, downloads: Downloads) -> list[tuple[Path, str]]:
         with exclusive(path, name, downloads.tell):
             files = read_state(path) or source.listing()
             write_json(path, files)
+    has_come = False
     for kept, about in files.items():
         target = folder / kept
         if source is not None and not is_kept(target):
             with exclusive(target, about["name"], downloads.tell):
                 if not is_kept(target):
                     source.copy(about, target, downloads)
+                    has_come = True
+    if has_come:
+        downloads.tell_kept(folder)
     return sorted(((folder / kept, str(about["name"])) for kept, about in files.items()), key=lambda file: file[1])
 
 
@@ -79,8 +84,12 @@ class _Opened:
             raise SpecError(f"{name} is no source that can be read", f"known schemes: {known}; download it first")
         try:
             self._system, self._path = fsspec.core.url_to_fs(typed)
-        except ImportError as error:  # its message names the package: "Install s3fs to access S3"
-            raise SpecError(f"{name} cannot be read yet: {error}", "install it with pip") from error
+        except ImportError as error:
+            package = _package(scheme, error)
+            raise SpecError(
+                f"{name} needs the package {package}" if package else f"{name} cannot be read yet: {error}",
+                f"pip install {package}" if package else "install what it names",
+            ) from error
         except Exception as error:
             raise self._failed(name, error) from error
         self._tail = "".join(f"::{link}" for link in name.split("::")[1:])
@@ -170,6 +179,16 @@ class _Opened:
         if isinstance(error, FileNotFoundError):
             return SpecError(f"there is no file {name}", "check the address")
         return SpecError(f"cannot read {name}: {told}", "check the address and that this user may read it")
+
+
+def _package(scheme: str, error: ImportError) -> str:
+    """What is to be installed: the package that holds the scheme's file system, or that fsspec's own one misses."""
+    from fsspec.registry import known_implementations
+
+    module = str(known_implementations.get(scheme, {}).get("class", "fsspec")).partition(".")[0]
+    if module == "fsspec":
+        module = str(getattr(error.__cause__ or error, "name", None) or "").partition(".")[0]
+    return _PACKAGES.get(module, module.replace("_", "-"))
 
 
 def _version(info: dict[str, Any]) -> dict[str, str]:

@@ -96,9 +96,9 @@ class Chats:
 
     def _file(self, file: SourceFile) -> Iterator[Chat]:
         content = sniff(file.path, file.name)
-        if content not in ("rows", "list"):
+        if content not in ("rows", "list", "objects"):
             raise SpecError(f"{file.name} holds no JSON rows", f"chats are .jsonl or .json with rows like {_SHAPES}")
-        rows = RowFile(Blocks(file.path, file.name), is_list=content == "list")
+        rows = RowFile(Blocks(file.path, file.name), form=content)
         good, first = 0, ""
         for row in rows:
             self.read += 1

@@ -82,6 +82,44 @@ def groups(path: Path) -> list[int]:
     return [size]
 
 
+def rows_within(path: Path, start: int = 0, end: int | None = None) -> int:
+    """Rows of the row groups or record batches `start` to `end`; 0 where they can't be told without reading them, as of
+    a stream of batches."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(6)
+        if magic.startswith(b"PAR1"):
+            source: _Parquet | _Arrow = _Parquet(path)
+        elif magic == b"ARROW1":
+            source = _Arrow(path, True)
+        else:
+            return 0
+        return sum(map(source.rows, range(start, source.count or 0)[: None if end is None else end - start]))
+    except Exception:  # reading it will tell what is wrong
+        return 0
+
+
+def text_share(path: Path, text_key: str, most: int) -> float:
+    """Bytes of text for each byte of a stream of record batches, told from about its first `most`; 1 where that fails.
+
+    Over 1 where the batches are compressed.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as compute
+
+    text = read = 0
+    try:
+        with pa.OSFile(str(path)) as file:
+            reader = pa.ipc.open_stream(file)
+            begin = file.tell()
+            while read < most and (batch := next(reader, None)) is not None:
+                text += compute.sum(compute.binary_length(batch.column(text_key))).as_py() or 0
+                read = file.tell() - begin
+    except Exception:  # reading it will tell what is wrong
+        return 1.0
+    return text / read if text and read else 1.0
+
+
 class _Columns:
     """The columns that are wanted of a schema; of equal names the first."""
 

@@ -119,7 +119,7 @@ def pattern_of(form: str, options: ReadOptions) -> re.Pattern[bytes] | None:
     """What a file of lines or documents can be cut behind, wherever it stands; None: nothing is known of such."""
     if form in ("rows", "tsv"):
         return _LINE
-    return _PATTERNS.get(options.separator) if form == "text" else None
+    return _PATTERNS.get(options.separator) if form == "text" and not options.gutenberg else None
 
 
 def cutter_of(form: str, options: ReadOptions) -> Cutter | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gptcli.records.columns import Columns
-from gptcli.records.gutenberg import book_of
+from gptcli.records.gutenberg import book_of, within_book
 from gptcli.records.opening import (
     BOMB,
     CORRUPT,
@@ -84,6 +84,8 @@ def _read(item: _Item) -> Iterator[Piece]:
     known = len(faults)
     for piece in _READERS[item.form](item):
         given = True
+        if "\r" in piece.text:
+            piece = replace(piece, text=piece.text.replace("\r\n", "\n").replace("\r", "\n"))
         yield piece
     fault = item.stream.fault
     if fault and (name, fault) not in faults:
@@ -97,18 +99,18 @@ def _texts(item: _Item) -> Iterator[Piece]:
     options, part = item.options, item.part
     separator = separator_pattern(options.separator)
     texts = TextFile(item.stream, separator, options.encoding, options.max_chars, part.codec, part.start)
-    is_book = options.gutenberg and separator is None
-    for found in texts:
+    is_whole_book = options.gutenberg and separator is None
+    for found in within_book(texts) if options.gutenberg and separator else texts:
         if found.problem == EMPTY or not (found.size or part.is_whole):
             continue  # `_read` gives it, where it is to be given
-        text = book_of(found.text) if is_book else found.text
+        text = book_of(found.text) if is_whole_book else found.text
         yield Piece(text, found.offset, found.size, item.member, found.invalid_bytes, reason=found.problem)
 
 
 def _rows(item: _Item) -> Iterator[Piece]:
     options, part = item.options, item.part
     limit = row_limit(options.max_chars)
-    rows = RowFile(item.stream, options.encoding, item.form == "list", limit, part.codec, part.start)
+    rows = RowFile(item.stream, options.encoding, item.form, limit, part.codec, part.start)
     columns = Columns(item.stream.name, options, item.notes)
     for row in rows:
         if row.problem:
@@ -222,6 +224,7 @@ _READERS: dict[str, Reader] = {
     "text": _texts,
     "rows": _rows,
     "list": _rows,
+    "objects": _rows,
     "csv": _table,
     "tsv": _table,
     "html": _page,

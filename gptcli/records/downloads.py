@@ -25,6 +25,7 @@ from gptcli.errors import ArtifactError
 
 STDIN = "-"
 TELL_EVERY = 10.0  # seconds between two lines on how far a download is
+TELL_FIRST = 2.0  # seconds before the first of them
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _USERINFO = re.compile(r"(?<=http://)[^/?#\s]*@|(?<=https://)[^/?#\s]*@|(?<=://)[^/?#\s:@]*:[^/?#\s]*@", re.IGNORECASE)
@@ -46,6 +47,10 @@ class Downloads:
         """Raise ArtifactError naming a source that is to be downloaded where the network is forbidden."""
         if self.offline:
             raise ArtifactError(f"{name} has not been downloaded yet", "run the same command once without --offline")
+
+    def tell_kept(self, folder: Path) -> None:
+        """Say once, when all of a source has come, where it is."""
+        self.tell(f"kept in {folder}, delete that to download again")
 
 
 def is_remote(typed: str) -> bool:
@@ -116,21 +121,20 @@ def _known_sha256(target: Path) -> str:
 
 
 class Meter:
-    """Tells how far a download is: at its start, now and then, and at its end."""
+    """Tells how far a download is: where it goes on, now and then, and at its end; of a short one only its end."""
 
     def __init__(self, name: str, target: Path, tell: Callable[[str], None]) -> None:
         self._name = name
         self._target = target
         self._tell = tell
-        self._began = self._told = time.monotonic()
+        self._began = time.monotonic()
+        self._told = self._began + min(TELL_FIRST, TELL_EVERY) - TELL_EVERY
         self.received = 0  # bytes that came over the wire, those received twice counted twice
 
     def start(self, begin: int, total: int | None) -> None:
-        whole = f" of {human_bytes(total)}" if total is not None else ""
         if begin:
+            whole = f" of {human_bytes(total)}" if total is not None else ""
             self._tell(f"going on with {self._name} at {human_bytes(begin)}{whole}")
-        elif not self.received:
-            self._tell(f"downloading {self._name}{whole.replace(' of', ',')}")
 
     def advance(self, count: int, done: int, total: int | None) -> None:
         self.received += count
@@ -139,11 +143,9 @@ class Meter:
             self._told = now
             whole = f" of {human_bytes(total)}" if total is not None else ""
             rate = human_bytes(self.received / (now - self._began))
-            self._tell(f"{self._name}: {human_bytes(done)}{whole}, {rate}/s")
+            self._tell(f"downloading {self._name}: {human_bytes(done)}{whole}, {rate}/s")
 
     def end(self) -> None:
         size = human_bytes(self._target.stat().st_size)
         took = human_seconds(time.monotonic() - self._began)
-        self._tell(
-            f"downloaded {self._name}: {size} in {took}; kept in {self._target.parent}, delete that to download again"
-        )
+        self._tell(f"downloaded {self._name}: {size} in {took}")

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
+
+from gptcli.records.text import Document
 
 _HEADER_CHARS = 100_000  # the header is looked for in so much of a book
 _TITLE_LINES = 3  # lines that a marker's title may run on over, to its closing stars
@@ -33,6 +38,37 @@ def book_of(text: str) -> str:
     if ending := _END.search(text, begin):
         end = ending.start()
     return text[begin:end].strip("\n") if (begin, end) != (0, len(text)) else text
+
+
+def within_book(documents: Iterable[Document]) -> Iterator[Document]:
+    """The same of a book that is cut into documents: those of its header and footer are left out or cut."""
+    waiting: list[Document] = []
+    held, coming = 0, iter(documents)
+    for document in coming:
+        waiting.append(document)
+        held += len(document.text)
+        if held >= _HEADER_CHARS:
+            break
+    for document in chain(_without_header(waiting), coming):
+        ending = _END.search(document.text)
+        if ending is None:
+            yield document
+            continue
+        if text := document.text[: ending.start()].strip("\n"):
+            yield replace(document, text=text)
+        return
+
+
+def _without_header(documents: list[Document]) -> Iterator[Document]:
+    marks = [(place, found) for place, one in enumerate(documents) for found in _START.finditer(one.text)]
+    if not marks:
+        yield from documents
+        return
+    place, found = marks[-1]
+    first = documents[place]
+    if text := first.text[_behind_title(first.text, found.end()) :].strip("\n"):
+        yield replace(first, text=text)
+    yield from documents[place + 1 :]
 
 
 def _behind_title(text: str, end: int) -> int:

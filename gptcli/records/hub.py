@@ -47,12 +47,15 @@ def hub_files(typed: str, downloads: Downloads) -> list[tuple[Path, str]]:
             f"no file of {prefix} matches {path or 'a data file'}",
             f"it holds {', '.join(sorted(sizes)[:5]) or 'no files'}{' …' if len(sizes) > 5 else ''}",
         )
-    files = []
+    files, has_come = [], False
     for name in found:
         target = _inside(folder / listing["commit"], name, prefix)
         if not target.is_file():
+            has_come = True
             download(_resource(repo, listing["commit"], name, f"{prefix}/{name}", sizes[name]), target, downloads)
         files.append((target, f"{prefix}/{name}"))
+    if has_come:
+        downloads.tell_kept(folder)
     return files
 
 
@@ -72,10 +75,7 @@ def _listing(folder: Path, prefix: str, repo: str, revision: str, downloads: Dow
             if not path.is_file():
                 listing = _ask(prefix, repo, revision)
                 write_json(path, listing)
-                downloads.tell(
-                    f"{prefix} is at commit {listing['commit'][:12]} with {len(listing['files'])} files; "
-                    f"kept in {folder}, delete that to ask again"
-                )
+                downloads.tell(f"{prefix} is at commit {listing['commit'][:12]} with {len(listing['files'])} files")
     found = read_state(path)
     if not isinstance(found.get("files"), dict) or not isinstance(found.get("commit"), str):
         raise SpecError(f"{path} is damaged", f"delete {folder} and run the same command again")
@@ -94,11 +94,21 @@ def _ask(prefix: str, repo: str, revision: str) -> dict[str, Any]:
         entries = list(api.list_repo_tree(repo, repo_type="dataset", recursive=True, revision=commit))
     except Exception as error:  # of whichever HTTP client the installed version is built on
         told = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SpecError(
-            f"cannot list {prefix}: {told}", "check name and revision; for a private dataset set HF_TOKEN"
-        ) from error
+        raise SpecError(f"cannot list {prefix}: {told}", _way_out(error)) from error
     files = {entry.path: entry.lfs.sha256 if entry.lfs else "" for entry in entries if isinstance(entry, RepoFile)}
     return {"commit": commit, "files": files}
+
+
+def _way_out(error: Exception) -> str:
+    """A hint for what went wrong with the listing: by the server's answer where there was one."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(status, int):
+        refused = status in (401, 403, 404)  # a private dataset is answered like one that isn't there
+        return "check name and revision; for a private dataset set HF_TOKEN" if refused else "run it again later"
+    if isinstance(error, ValueError):  # what is no name of a dataset
+        return "check name and revision"
+    mirror = f", and HF_ENDPOINT ({_endpoint()})" if _endpoint() else ""
+    return f"check the network{mirror}; what was downloaded once is read without it"
 
 
 def _endpoint() -> str | None:

@@ -1,4 +1,4 @@
-"""Hashes of the words and word n-grams of a text: one definition for what a corpus stores and what is looked up in it.
+"""Hashes of the words and word n-grams of a text: one definition for what a corpus stores, compares and looks up.
 
 A gram's words are compared as in Brown et al. 2020, appendix C (lowercased, delimited by white space, without
 punctuation), and also without accents and with every digit as 0: "Don't" and "don’t" are `dont`, 1,024 is `0000`. A
@@ -10,9 +10,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +21,17 @@ import numpy.typing as npt
 Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint32]
+Numbers = TypeVar("Numbers", bound=np.generic)
 
 NGRAM_WORDS = 13  # of the n-grams a corpus stores (Brown et al. 2020: at most 13)
 
 _BLOCK = 1 << 17  # characters folded at once: what is made of them stays in the processor's cache
 _LONG = 64  # bytes: longer words are hashed one by one
 _BOUNDARY = "\0"  # between two texts hashed together; inside a text it is replaced by another control character
-_BREAK = re.compile(r"[\s\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff]")  # before these no word goes on
+_BREAK = r"[\s\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff]"  # before these no word goes on
 _SPACE = ord(" ")
-_ALONE = 1 << 31  # in the table of foldings: this character is a word
+_ALONE, _REMOVED = 1 << 31, 1 << 30  # in the table of foldings: this character is a word; nothing is left of it
+_PAGE = 256  # characters whose foldings are found at once, when one of them is first met
 _STEP, _BASE, _SHIFT = np.uint64(0xD6E8FEB86659FD93), 0xA24BAED4963EE407, np.uint64(32)  # odd, with mixed bits
 _SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 _FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -47,13 +50,26 @@ _UNSPACED = (
     (0xF900, 0xFAFF),
     (0x20000, 0x3FFFF),
 )
-# Letters that stay as they are, in blocks large enough that passing over them saves time: Han, Hangul, private use.
-_UNCHANGED = ((0x3400, 0x4DC0, _ALONE), (0x4E00, 0xA000, _ALONE), (0xAC00, 0xD7A4, 0), (0xE000, 0xF900, 0))
+# Letters that stay as they are, in blocks so large that finding it out takes time: Han, Hangul, private use, Han.
+_UNCHANGED = (
+    (0x3400, 0x4DC0, _ALONE),
+    (0x4E00, 0xA000, _ALONE),
+    (0xAC00, 0xD7A4, 0),
+    (0xE000, 0xF900, 0),
+    (0x20000, 0x2F800, _ALONE),
+)
 
 
 def word_hashes(text: str) -> Hashes:
     """One 64-bit hash for each word of the text, in order: (words,) uint64."""
     return _words(text.replace(_BOUNDARY, "\1"))
+
+
+def folded(texts: Sequence[str]) -> list[bytes]:
+    """Of each text the words themselves, as they are compared: UTF-8, with a space or more between them."""
+    text = _BOUNDARY.join(text.replace(_BOUNDARY, "\1") for text in texts)
+    data = b"".join(_folded_block(text[begin:end]) for begin, end in _blocks(text))
+    return data.split(bytes([_fold(ord(_BOUNDARY))])) if len(texts) else []
 
 
 def word_spans(text: str) -> Places:
@@ -99,7 +115,7 @@ def words_of(texts: Sequence[str]) -> tuple[Hashes, Places]:
     Many short texts are hashed faster together than one by one.
     """
     hashes = _words(f" {_BOUNDARY} ".join(text.replace(_BOUNDARY, "\1") for text in texts))
-    is_boundary = hashes == _words(_BOUNDARY)[0]
+    is_boundary = hashes == _boundary()
     ends = np.flatnonzero(is_boundary) - np.arange(max(len(texts) - 1, 0))
     hashes = hashes[~is_boundary]
     return hashes, np.concatenate([[0], ends, [len(hashes)] if len(texts) else []]).astype(np.int64)
@@ -127,9 +143,21 @@ def sorted_unique(parts: Sequence[Hashes], in_runs: bool = False) -> Hashes:
     """
     values = np.concatenate([np.empty(0, dtype=np.uint64), *parts])
     values.sort(kind="stable" if in_runs else "quicksort")
-    fresh = np.ones(len(values), dtype=bool)
-    np.not_equal(values[1:], values[:-1], out=fresh[1:])
-    return values if fresh.all() else values[fresh]
+    return distinct(values)
+
+
+def firsts(ordered: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which elements of a sorted array differ from the one before them."""
+    first = np.empty(len(ordered), dtype=bool)
+    first[:1] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return first
+
+
+def distinct(ordered: npt.NDArray[Numbers]) -> npt.NDArray[Numbers]:
+    """The values of a sorted array, each once; the array itself where none is there twice."""
+    first = firsts(ordered)
+    return ordered if first.all() else ordered[first]
 
 
 def mixed(values: Hashes) -> Hashes:
@@ -151,44 +179,55 @@ def _blocks(text: str) -> Iterator[tuple[int, int]]:
     """Where the text is cut into runs of about `_BLOCK` characters, each but the last before a `_BREAK`."""
     begin = 0
     while begin < len(text):
-        cut = _BREAK.search(text, begin + _BLOCK)
+        cut = _break().search(text, begin + _BLOCK) if len(text) - begin > _BLOCK else None
         end = cut.start() if cut else len(text)
         yield begin, end
         begin = end
 
 
+@functools.cache
+def _break() -> re.Pattern[str]:
+    return re.compile(_BREAK)  # it takes milliseconds, and most texts are shorter than a block
+
+
 def _words(text: str) -> Hashes:
     """As `word_hashes`; the boundary is a word of its own."""
-    found = [_hashes_of_block(text[begin:end]) for begin, end in _blocks(text)]
-    return found[0] if len(found) == 1 else np.concatenate([np.empty(0, dtype=np.uint64), *found])
+    if len(text) <= _BLOCK:
+        return _hashes_of_block(text)
+    return np.concatenate([_hashes_of_block(text[begin:end]) for begin, end in _blocks(text)])
+
+
+def _folded_block(text: str) -> bytes:
+    if text.isascii():
+        return text.encode("ascii").translate(*_ascii_table())
+    codes = _folded_codes(text)
+    codes, _ = _spaced(codes[codes != _REMOVED])
+    if codes.max(initial=0) < 0x80:  # as of most languages of Latin script
+        return codes.astype(np.uint8).tobytes()
+    return codes.tobytes().decode("utf-32-le").encode()
 
 
 def _hashes_of_block(text: str) -> Hashes:
-    if text.isascii():
-        data = text.encode("ascii").translate(*_ascii_table())
-    else:
-        folded = _folded(text)
-        folded, _ = _spaced(folded[folded != 0])
-        data = folded.tobytes().decode("utf-32-le").encode()
+    data = _folded_block(text)
     starts, ends = _bounds(np.frombuffer(data, dtype=np.uint8))
     return _hashed(data, starts, ends - starts)
 
 
 def _spans(text: str) -> Places:
     """The slow way to the same words, which keeps their places."""
-    folded = _folded(text)
-    kept = np.flatnonzero(folded)
-    folded, counts = _spaced(folded[kept])
+    codes = _folded_codes(text)
+    kept = np.flatnonzero(codes != _REMOVED)
+    codes, counts = _spaced(codes[kept])
     places = np.repeat(kept, counts)
-    starts, ends = _bounds(folded)
+    starts, ends = _bounds(codes)
     return np.column_stack([places[starts], places[ends - 1] + 1])
 
 
-def _bounds(folded: npt.NDArray[Any]) -> tuple[Places, Places]:
+def _bounds(codes: npt.NDArray[Any]) -> tuple[Places, Places]:
     """Where the words of a folded text start and end: what stands between spaces."""
-    inside = np.zeros(len(folded) + 2, dtype=bool)
-    np.not_equal(folded, _SPACE, out=inside[1:-1])
-    edges = np.flatnonzero(inside[1:] != inside[:-1])
+    inside = np.zeros(len(codes) + 2, dtype=bool)
+    np.not_equal(codes, _SPACE, out=inside[1:-1])
+    edges = (inside[1:] != inside[:-1]).nonzero()[0]
     return edges[::2], edges[1::2]
 
 
@@ -196,11 +235,12 @@ def _hashed(data: bytes, starts: Places, sizes: Places) -> Hashes:
     """The hashes of words in UTF-8: eight bytes at a time, of all words that have so many."""
     padded = data + bytes(8)
     eights: Hashes = np.ndarray(len(data) + 1, dtype="<u8", buffer=padded, strides=(1,))  # those from each byte on
-    hashes = _stirred(eights[starts] & _MASKS[np.minimum(sizes, 8)])
-    todo, done = np.flatnonzero(sizes > 8), 8
+    hashes = _stirred(eights[starts] & _MASKS.take(sizes, mode="clip"))
+    todo, done = (sizes > 8).nonzero()[0], 8
     while len(todo) and done < _LONG:
-        left = sizes[todo] - done
-        hashes[todo] = _stirred(hashes[todo] ^ (eights[starts[todo] + done] & _MASKS[np.minimum(left, 8)]))
+        left = sizes.take(todo) - done
+        more = eights[starts.take(todo) + done] & _MASKS.take(left, mode="clip")
+        hashes[todo] = _stirred(more ^ hashes.take(todo))
         todo, done = todo[left > 8], done + 8
     for word in todo.tolist():
         rest = data[starts[word] + done : starts[word] + sizes[word]]
@@ -217,14 +257,15 @@ def _stirred(values: Hashes) -> Hashes:
     return values
 
 
-def _folded(text: str) -> Codes:
-    """What each character becomes (see `_fold`); 0: nothing."""
+def _folded_codes(text: str) -> Codes:
+    """What each character becomes (see `_fold`)."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     table = _table()
     folded = table.take(codes, mode="clip")
-    if codes.max(initial=0) >= len(table):
-        for code in np.unique(codes[codes >= len(table)]).tolist():
-            folded[codes == code] = _fold(code)
+    if not folded.all():
+        for page in set((codes[folded == 0] // _PAGE).tolist()):
+            _fill(table, page * _PAGE)
+        folded = table.take(codes, mode="clip")
     return folded
 
 
@@ -242,28 +283,36 @@ def _spaced(folded: Codes) -> tuple[Codes, Places]:
 
 
 @functools.cache
+def _boundary() -> np.uint64:
+    return np.uint64(_words(_BOUNDARY)[0])
+
+
+@functools.cache
 def _ascii_table() -> tuple[bytes, bytes]:
     """For bytes.translate: what each byte becomes, and which are removed."""
-    folded = [_fold(code) if code < 128 else code for code in range(256)]
-    return bytes(folded), bytes(code for code in range(256) if not folded[code])
+    folded = [_fold(code) for code in range(128)]
+    removed = bytes(code for code in range(128) if folded[code] == _REMOVED)
+    return bytes(code % _REMOVED for code in folded) + bytes(range(128, 256)), removed
 
 
 @functools.cache
 def _table() -> Codes:
-    """What each code point of the basic plane becomes."""
-    table = np.arange(1 << 16, dtype=np.uint32)
-    done = 0
-    for begin, end, alone in _UNCHANGED:
-        table[done:begin] = [_fold(code) for code in range(done, begin)]
-        table[begin:end] |= np.uint32(alone)
-        done = end
-    table[done:] = [_fold(code) for code in range(done, len(table))]
-    return table
+    """What each code point becomes; 0: not yet found out. What is never met takes no memory."""
+    return np.zeros(sys.maxunicode + 1, dtype=np.uint32)
 
 
-@functools.lru_cache(1 << 12)
+def _fill(table: Codes, begin: int) -> None:
+    """Find out what the characters of one page become."""
+    end = begin + _PAGE
+    for first, last, alone in _UNCHANGED:
+        if first <= begin and end <= last:
+            table[begin:end] = np.arange(begin, end, dtype=np.uint32) | np.uint32(alone)
+            return
+    table[begin:end] = [_fold(code) for code in range(begin, end)]
+
+
 def _fold(code: int) -> int:
-    """What a code point becomes: a space, 0 (removed), or one other, with `_ALONE` added where it is a word.
+    """What a code point becomes: a space, `_REMOVED`, or one other, with `_ALONE` added where it is a word.
 
     Of a letter's canonical decomposition the marks are removed; where more than one letter is left, as of a Hangul
     syllable, the letter stays as it is.
@@ -278,11 +327,11 @@ def _fold(code: int) -> int:
         lower = character.lower()
     letters = [part for part in unicodedata.normalize("NFD", lower) if unicodedata.category(part) not in ("Mn", "Me")]
     if not letters:
-        return 0
+        return _REMOVED
     kind = unicodedata.category(letters[0])
     if kind == "Nd":
         return ord("0")
     if kind[0] in "PSC" and kind not in ("Cn", "Co"):  # what is unassigned may become a letter
-        return 0
+        return _REMOVED
     base = ord(letters[0]) if len(letters) == 1 else ord(lower[0])
     return base | _ALONE if any(low <= base <= high for low, high in _UNSPACED) else base

@@ -190,7 +190,8 @@ def form_of(head: bytes, stem: str, encoding: str = "auto") -> str:
     """What bytes hold by their first 8 KiB, then by name (`stem_of`).
 
     "parquet", "arrow", "zip", "tar", "warc" (ARC and WET too) and "html" by content; "rows" (JSON objects, one a line),
-    "list" (one JSON array), "csv", "tsv" and "html" by name when the content is text; every other text is "text".
+    "list" (one JSON array), "objects" (JSON objects over several lines), "csv", "tsv" and "html" by name when the
+    content is text; every other text is "text".
     A NUL without the byte order mark of UTF-16 or UTF-32 (or one of these as `encoding`), or the signature of a known
     binary format, makes it "binary".
     """
@@ -204,6 +205,12 @@ def form_of(head: bytes, stem: str, encoding: str = "auto") -> str:
     elif b"\0" in head:
         return "binary"
     return _text_form(head.removeprefix(codecs.BOM_UTF8), stem)
+
+
+def _is_spread(head: bytes) -> bool:
+    """Whether a JSON object begins that does not end in its line."""
+    line, newline, _ = head.lstrip().partition(b"\n")
+    return bool(newline) and line.startswith(b"{") and not line.rstrip().endswith(b"}")
 
 
 def _signed(head: bytes, stem: str) -> str:
@@ -225,7 +232,7 @@ def _text_form(head: bytes, stem: str) -> str:
     if stem.endswith(_ROW_ENDINGS):
         return "rows"
     if stem.endswith(".json"):
-        return "list" if head.lstrip().startswith(b"[") else "rows"
+        return "list" if head.lstrip().startswith(b"[") else "objects" if _is_spread(head) else "rows"
     if stem.endswith(".csv"):
         return "csv"
     if stem.endswith((".tsv", ".tab")):

@@ -24,6 +24,7 @@ UNREADABLE = "bad_page:unreadable"  # the extractor gave up
 _MOST_TAGS = {"resiliparse": 500_000, "trafilatura": 100_000}  # about 300 bytes of memory a tag
 _MOST_ATTRIBUTES = 4096  # of one tag: the parser compares each with all before it
 _MOST_STEPS = 20_000_000  # tags times the depth they can stand in: the extractors walk up from each
+_MOST_OPEN = 60_000  # formatting tags left open: the time they take grows with their square
 _LONG_TAG = 1 << 15  # characters; below it no tag has too many attributes
 _MOST_META = 1000  # characters of a title or a URL
 _META_CHARSET_IN = 1024  # bytes: where HTML allows the declaration
@@ -31,6 +32,7 @@ _META_CHARSET_IN = 1024  # bytes: where HTML allows the declaration
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _META_CHARSET = re.compile(rb"""<meta\b[^>]*?\bcharset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"""<\?xml\b[^>]*?\bencoding\s*=\s*["']([\w.:-]+)""", re.IGNORECASE)
+_FORMATS = re.compile(r"<(/?)(?:a|b|big|code|em|font|i|nobr|s|small|strike|strong|tt|u)(?=[\s/>])", re.IGNORECASE)
 _NESTING = re.compile(r"<(/?)(?:div|article|ul|ol|dl|dir|menu)(?=[\s/>])", re.IGNORECASE)
 _TAG = re.compile(r"""<[a-zA-Z](?:[^>=]++|=\s*+(?:"[^"]*+"|'[^']*+')?+)*+""")  # a quote counts behind = only
 _VALUE = re.compile(r"""=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>]++)""")
@@ -131,7 +133,14 @@ def _excess(html: str, extractor: str) -> str:
         return TOO_MANY_TAGS
     if tags * tags > _MOST_STEPS and tags * _depth(html) > _MOST_STEPS:
         return TOO_DEEP
+    if tags > _MOST_OPEN and _open_formats(html) > _MOST_OPEN:
+        return TOO_DEEP
     return ""
+
+
+def _open_formats(html: str) -> int:
+    """Formatting tags that are never closed: a parser opens them again, all of them, in every block (HTML 13.2.4.3)."""
+    return sum(-1 if closing else 1 for closing in _FORMATS.findall(html))
 
 
 def _most_attributes(html: str) -> int:

@@ -37,7 +37,11 @@ def remote_files(typed: str, downloads: Downloads) -> Found:
 def _web_files(typed: str, downloads: Downloads) -> Found:
     resource = _resource(typed)
     target = downloads.folder(resource.name) / _file_name(resource.url)
-    return [(download(resource, target, downloads), resource.name)]
+    is_new = not target.is_file()
+    download(resource, target, downloads)
+    if is_new:
+        downloads.tell_kept(target.parent)
+    return [(target, resource.name)]
 
 
 def _resource(typed: str) -> Resource:

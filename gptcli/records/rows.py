@@ -23,8 +23,23 @@ NOT_JSON = "not_json"
 NOT_OBJECT = "not_object"
 
 _DECODER = json.JSONDecoder(parse_constant=lambda name: None)  # NaN and Infinity, which JSON has not, become null
-_OPENING, _COMMA = re.compile(r"\s*\[\s*"), re.compile(r"\s*,\s*")
-_NO_ITEM, _CLOSED = re.compile(r"\s*\[\s*\]"), re.compile(r"\s*\]")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What stands around the values of a file that is not one value a line."""
+
+    opening: re.Pattern[str]  # before the first
+    between: re.Pattern[str]
+    nothing: re.Pattern[str]  # in place of the first value, where there is none
+    closed: re.Pattern[str]  # behind the last
+
+
+_SPACE, _END = re.compile(r"\s*"), re.compile(r"\s*\Z")
+_LAYOUTS = {
+    "list": _Layout(re.compile(r"\s*\[\s*"), re.compile(r"\s*,\s*"), re.compile(r"\s*\[\s*\]"), re.compile(r"\s*\]")),
+    "objects": _Layout(_SPACE, _SPACE, _END, _END),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +57,24 @@ class Row:
 class RowFile:
     """The rows of one stream, in order, to be iterated once, in memory bounded by one row and one block.
 
-    `is_list`: the text is one JSON array (of objects), not one object a line. Blank lines are no rows. A row over
-    `max_chars` characters is read past as TOO_LONG. `encoding`, `codec`, `start`, `fault` and what is raised: see
-    `Characters`; a row that a TRUNCATED file ends in has that problem.
+    `form`: "rows", one object a line; "list", one JSON array of objects; "objects", objects over several lines each,
+    one after the other. Blank lines are no rows. A row over `max_chars` characters is read past as TOO_LONG.
+    `encoding`, `codec`, `start`, `fault` and what is raised: see `Characters`; a row that a TRUNCATED file ends in has
+    that problem.
     """
 
     def __init__(
         self,
         stream: ByteStream,
         encoding: str = "utf-8",
-        is_list: bool = False,
+        form: str = "rows",
         max_chars: int = MAX_ROW_CHARS,
         codec: str = "",
         start: int = 0,
     ) -> None:
         self._characters = Characters(stream, encoding, codec, start)
-        self._lines = None if is_list else TextFile(stream, LINE, encoding, max_chars, codec, start)
+        self._layout = _LAYOUTS.get(form)
+        self._lines = None if self._layout else TextFile(stream, LINE, encoding, max_chars, codec, start)
         self._max_chars = max_chars
         self._broken = False
         self._offset, self._line = -1, 1  # where the next item of an array is looked for; -1 until the BOM is known
@@ -69,7 +86,7 @@ class RowFile:
 
     def __iter__(self) -> Iterator[Row]:
         held: Row | None = None  # a row that is no JSON may be the one a truncated file ends in
-        for row in self._items() if self._lines is None else map(_parse, self._filled(self._lines)):
+        for row in self._rows():
             if held is not None:
                 yield held
             held = row if row.problem == NOT_JSON else None
@@ -78,12 +95,15 @@ class RowFile:
         if held is not None:
             yield replace(held, problem=self.fault) if self.fault in (TRUNCATED, BOMB) else held
 
-    @staticmethod
-    def _filled(lines: TextFile) -> Iterator[Document]:
-        return (line for line in lines if line.problem not in ("", EMPTY) or line.text.strip())
+    def _rows(self) -> Iterator[Row]:
+        if self._layout is not None:
+            yield from self._items(self._layout)
+        for line in self._lines or ():
+            if line.problem not in ("", EMPTY) or line.text.strip():
+                yield _parse(line)
 
-    def _items(self) -> Iterator[Row]:
-        """The items of one JSON array; `buffer[at:]` is read and not yet given."""
+    def _items(self, layout: _Layout) -> Iterator[Row]:
+        """The values of a layout; `buffer[at:]` is read and not yet given."""
         buffer, at, opened, wanted = "", 0, False, 0
         waiting: list[str] = []  # an item longer than the buffer is tried again at twice the length
         length = 0
@@ -93,11 +113,12 @@ class RowFile:
             if length < wanted and not final:
                 continue
             buffer, at, waiting = buffer[at:] + "".join(waiting), 0, []
-            while (found := _next_item(buffer, at, opened, final)) is not None:
+            while (found := _next_item(buffer, at, layout.between if opened else layout.opening, final)) is not None:
                 value, begin, end = found
                 yield self._item(buffer[at:begin], buffer[begin:end], value)
                 at, opened = end, True
-            if (_CLOSED if opened else _NO_ITEM).match(buffer, at):
+            ended = (layout.closed if opened else layout.nothing).match(buffer, at)
+            if ended and (final or ended.group().strip()):
                 return
             length = len(buffer) - at
             if length > self._max_chars:
@@ -125,9 +146,9 @@ def row_limit(max_chars: int) -> int:
     return 2 * max_chars + _ROW_SPARE if max_chars else MAX_ROW_CHARS
 
 
-def _next_item(buffer: str, at: int, opened: bool, final: bool) -> tuple[Any, int, int] | None:
-    """The next item of an array, where it begins and where it ends; None when there is none, or not yet."""
-    start = (_COMMA if opened else _OPENING).match(buffer, at)
+def _next_item(buffer: str, at: int, before: re.Pattern[str], final: bool) -> tuple[Any, int, int] | None:
+    """The next value behind `before`, where it begins and where it ends; None when there is none, or not yet."""
+    start = before.match(buffer, at)
     if start is None:
         return None
     try:

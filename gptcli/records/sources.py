@@ -18,7 +18,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from gptcli.artifacts.durable import canonical_json, sha256_file
-from gptcli.artifacts.manifest import Input, Inputs, Source
+from gptcli.artifacts.manifest import MANIFEST, Input, Inputs, Source
 from gptcli.errors import SpecError
 from gptcli.records.downloads import Downloads, is_remote, without_password
 from gptcli.records.ignore import GITIGNORE, Ignored
@@ -99,7 +99,9 @@ def _found(typed: str, root: Path, tell: Say) -> list[SourceFile]:
 
 
 def _folder(folder: Path, name: str, typed: str, tell: Say) -> list[SourceFile]:
-    found, ignored = _walk(folder, name)
+    found, ignored, artifacts = _walk(folder, name)
+    if artifacts:
+        tell(f"{artifacts} {'artifact' if artifacts == 1 else 'artifacts'} of gptcli left out of {name}")
     if ignored.files or ignored.folders:
         tell(f"{_counted(ignored)} ignored by {GITIGNORE} in {name}")
     if not found and (ignored.files or ignored.folders):
@@ -107,6 +109,8 @@ def _folder(folder: Path, name: str, typed: str, tell: Say) -> list[SourceFile]:
             f"the folder {name} holds no files but those that its {GITIGNORE} leaves out",
             f"name them with a glob: {name}/**",
         )
+    if not found and artifacts:
+        raise SpecError(f"the folder {name} holds nothing but what gptcli made", "name the sources of a corpus instead")
     if not found:
         raise SpecError(f"the folder {name} holds no files", "name a folder with files in it")
     for child in found:
@@ -114,10 +118,10 @@ def _folder(folder: Path, name: str, typed: str, tell: Say) -> list[SourceFile]:
     return [SourceFile(folder / child, _printable(f"{name}/{child}"), typed) for child in sorted(found)]
 
 
-def _walk(folder: Path, name: str) -> tuple[list[str], Ignored]:
-    """The paths within a folder that are neither hidden nor ignored, and what was ignored."""
+def _walk(folder: Path, name: str) -> tuple[list[str], Ignored, int]:
+    """The paths within a folder that are neither hidden, ignored nor made by gptcli; what was ignored; artifacts."""
     found: list[str] = []
-    ignored = Ignored(folder)
+    ignored, artifacts = Ignored(folder), 0
 
     def refuse(error: OSError) -> None:
         inside = os.path.relpath(error.filename or folder, folder)
@@ -126,11 +130,23 @@ def _walk(folder: Path, name: str) -> tuple[list[str], Ignored]:
     for directory, folders, files in os.walk(folder, onerror=refuse):
         inside = os.path.relpath(directory, folder)
         inside = "" if inside == "." else inside
+        if MANIFEST in files and _is_artifact(Path(directory)):
+            folders.clear()
+            artifacts += 1
+            continue
         ignored.enter(inside, GITIGNORE in files)
         folders[:] = ignored.kept(inside, [child for child in folders if not child.startswith(".")], is_folder=True)
         kept = ignored.kept(inside, [child for child in files if not child.startswith(".")], is_folder=False)
         found += [f"{inside}/{child}" for child in kept] if inside else kept
-    return found, ignored
+    return found, ignored, artifacts
+
+
+def _is_artifact(directory: Path) -> bool:
+    """Whether gptcli made a folder: a corpus made of itself would change whenever it is built."""
+    try:
+        return b'"gptcli_version"' in (directory / MANIFEST).read_bytes()
+    except OSError:
+        return False
 
 
 def _counted(ignored: Ignored) -> str:

@@ -13,7 +13,8 @@ from gptcli.records.pieces import EMPTY, TOO_LONG, ByteStream
 REACH = 4096  # characters: the longest match of a separator, its look-behind included
 _LONG_RUN = 1 << 16  # characters: a longer run of blank lines is let go before its end is seen
 
-LINE = re.compile(r"\n{1,1024}")  # lines of no length are no documents, so a run of newlines is one separator
+# Lines of no length are no documents, so a run of newlines is one separator (`\n{1,1024}` is searched 20 times slower).
+LINE = re.compile(r"\n\n{0,1023}")
 SEPARATORS: dict[str, re.Pattern[str] | None] = {
     "none": None,
     "line": LINE,

@@ -32,6 +32,7 @@ WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before the second, third … attem
 LONGEST_WAIT = 60.0  # seconds, however long a server's Retry-After asks for
 TIMEOUT = 60.0  # seconds in which nothing came
 
+_CREDENTIALS = "check that you may read it: https://user:password@host/…, or HF_TOKEN for a dataset on the Hub"
 _PROGRESS = 1 << 20  # bytes more than ever before after which failures are counted from the start
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that another attempt may not meet
 
@@ -172,7 +173,7 @@ class _Transfer:
     def _refused(self, status: int, reason: str) -> SpecError:
         hint = "check the address"
         if status in (401, 403):
-            hint = "check that you may read it; credentials stand in the URL (https://user:password@host/) or a token"
+            hint = _CREDENTIALS
         return SpecError(f"cannot download {self._resource.name}: the server answers {status} {reason}", hint)
 
     def _require_mendable(self, reason: object) -> None:

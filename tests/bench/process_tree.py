@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
@@ -20,7 +21,8 @@ class Run:
 def measure(command: Sequence[str]) -> Run:
     """Run a command; raises CalledProcessError when it fails. Memory is looked at every tenth of a second."""
     began, peak = time.monotonic(), 0
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
     answer: list[bytes] = []
     reader = threading.Thread(target=lambda: answer.append(process.stdout.read() if process.stdout else b""))
     reader.start()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -13,8 +14,12 @@ from gptcli.artifacts.project import Project
 from gptcli.commands import recipes
 from gptcli.commands.init import init
 from gptcli.errors import GptcliError, SpecError
+from gptcli.options import Shared
+from gptcli.spec import resolve
+from gptcli.stage import execute, spec_layers
 
 ROOT = Path(__file__).parents[2]
+RECIPES = ("fineweb-edu", "pystdlib")
 app = typer.Typer()
 app.command()(init)
 
@@ -68,9 +73,32 @@ def test_a_file_is_no_project_folder(made_up: Path, tmp_path: Path) -> None:
 
 
 def test_the_checkout_has_the_default_template(tmp_path: Path) -> None:
-    assert "pystdlib" in recipes.template_names()
+    assert recipes.template_names() == list(RECIPES)
     app([str(tmp_path / "new")], standalone_mode=False)
     assert Project.open(tmp_path / "new").recipe["corpus"]
+
+
+@pytest.mark.parametrize("template", RECIPES)
+def test_every_table_of_a_recipe_is_one_its_stage_takes(template: str, tmp_path: Path) -> None:
+    app([str(tmp_path / "new"), "--template", template], standalone_mode=False)
+    project = Project.open(tmp_path / "new")
+    project.require_sound_recipe()
+    for stage, tables in project.recipe.items():
+        module = importlib.import_module(f"gptcli.{stage.replace('-', '_')}.spec")
+        for name in tables:
+            resolve(module.SPEC, spec_layers(module, project, name, Shared(), {}, {}))
+
+
+def test_a_recipe_whose_source_is_far_away_can_be_looked_at_offline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app([str(tmp_path / "new"), "--template", "fineweb-edu"], standalone_mode=False)
+    capsys.readouterr()
+    execute("corpus", Shared(project=tmp_path / "new", dry_run=True, as_json=True), {})
+    told = json.loads(capsys.readouterr().out)
+    assert told["plan"].startswith("cannot start yet: hf://datasets/HuggingFaceFW/fineweb-edu has not been downloaded")
+    assert list(told["forecast"].values()) == ["not downloaded yet"]
+    assert [path.name for path in (tmp_path / "new").iterdir() if path.is_dir()] == []
 
 
 def test_an_installation_without_recipes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,3 +124,5 @@ def test_recipes_travel_in_the_wheel(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-I", "-c", script], check=True, capture_output=True, cwd=tmp_path)
     for path in (ROOT / "recipes" / "pystdlib").glob("*.*"):
         assert (tmp_path / "new" / path.name).read_bytes() == path.read_bytes()
+    packed = tmp_path / "site" / "gptcli" / "recipes"
+    assert {path.parent.name for path in packed.glob("*/recipe.toml")} == set(RECIPES)

@@ -138,12 +138,12 @@ def test_no_text_key(project: Project) -> None:
         build(project, source=["a.jsonl"])
     assert build(project, source=["a.jsonl"], text_key="answer").stats["documents"] == 1
     put(project, "b.jsonl", ["[1]", "2"])
-    with pytest.raises(SpecError, match="no document is left of 2 read: 2 bad_row:not_object"):
+    with pytest.raises(SpecError, match=r"no document is left of 2 read from b\.jsonl: 2 bad_row:not_object"):
         build(project, source=["b.jsonl"])
 
 
 def test_nothing_left(project: Project) -> None:
-    with pytest.raises(SpecError, match="no document is left of 1 read: 1 too_long") as caught:
+    with pytest.raises(SpecError, match=r"no document is left of 1 read from a\.txt: 1 too_long") as caught:
         build(project, source=[put(project, "a.txt", "word " * 100)], max_chars=50)
     assert "separator" in caught.value.hint
     assert not project.place("corpus", "main").exists()
@@ -248,9 +248,14 @@ def test_broken_and_foreign_units_are_made_again(lines: Project) -> None:
     with pytest.raises(StoppedError):
         run.run(spec, job)
     job.stop.requested = False
-    first = next(cache_path(job.place).glob("*.index.arrow"))
+    first = next(cache_path(job.place).glob("*.done"))
     first.write_bytes(b"half")
     (first.parent / "0001.text.arrow.tmp").write_bytes(b"half")
+    assert run.run(spec, job).content_sha256 == whole.content_sha256
+    for path in sorted(cache_path(job.place).iterdir()):  # a flipped bit in any file of a finished unit
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
     assert run.run(spec, job).content_sha256 == whole.content_sha256
 
 
@@ -274,7 +279,7 @@ def test_killed_and_run_again(lines: Project, small_units: None, wait: str) -> N
     whole = build(lines, "whole", source=SOURCES)
     place = lines.place("corpus", "cut")
     marks: dict[str, Callable[[], bool]] = {
-        "unit": lambda: any(cache_path(place).glob("*.index.arrow")),
+        "unit": lambda: any(cache_path(place).glob("*.done")),
         "shard": lambda: any(partial_path(place).glob("train-*")),
     }
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(lines.root)])

@@ -148,7 +148,7 @@ def test_what_cannot_be_named(made: Project) -> None:
     with pytest.raises(ArtifactError, match=r"no document rows\.jsonl:1 ") as caught:
         explain(made, "main", "rows.jsonl:1")
     assert caught.value.hint.startswith(f"documents of rows.jsonl begin at 0, {offset(1)}, ")
-    with pytest.raises(ArtifactError, match="no finished artifact"):
+    with pytest.raises(ArtifactError, match=r"^there is no corpus other$"):
         explain(made, "other", "0000000000")
 
 

@@ -8,6 +8,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from gptcli.artifacts.manifest import Manifest
@@ -81,6 +83,34 @@ def test_a_part_tells_the_whole(project: Project, monkeypatch: pytest.MonkeyPatc
     on_disk = sum(path.stat().st_size for path in (project.root / "corpus/main").glob("*-0*.arrow"))
     assert near(found.shard_bytes, on_disk, 0.2)
     assert set(shown) == {"sample", "documents", "text", "left out", "time", "disk", "memory"}
+
+
+COLUMNAR = ("parquet", "groups.parquet", "arrow", "packed.arrow", "stream.arrow", "packed.stream.arrow")
+
+
+@pytest.mark.parametrize("form", COLUMNAR)
+def test_columns(project: Project, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """Packed text beside columns that are not read: what is sampled goes by rows, not by the file's bytes."""
+    monkeypatch.setattr(probing, "_EACH", 1 << 15)
+    monkeypatch.setattr(probing, "_FROM_BEGINNING", 1 << 16)
+    monkeypatch.setattr(probing, "BYTES", 1 << 17)
+    texts = [json.loads(line)["text"] for line in rows(2000, 5).splitlines()]
+    table = pa.table({"text": texts, "other": [random.Random(text).randbytes(200) for text in texts]})
+    name = f"a.{form}"
+    if form.endswith("parquet"):
+        size = 100 if form == "groups.parquet" else 2000
+        parquet.write_table(table, project.root / name, compression="zstd", row_group_size=size)
+    else:
+        options = pa.ipc.IpcWriteOptions(compression="zstd" if "packed" in form else None)
+        opened = (pa.ipc.new_stream if "stream" in form else pa.ipc.new_file)(
+            project.root / name, table.schema, options=options
+        )
+        with opened as writer:
+            writer.write_table(table, max_chunksize=100)
+    [found], _ = told(monkeypatch, project, source=[name])
+    stats = build(project, source=[name]).stats
+    assert found.sampled_bytes < 0.6 * (project.root / name).stat().st_size
+    assert near(found.read, stats["documents_read"]) and near(found.text_bytes, stats["bytes"])
 
 
 def test_a_small_source_is_read_whole(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

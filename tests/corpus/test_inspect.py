@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from gptcli.artifacts.build import partial_path
 from gptcli.artifacts.project import Project
+from gptcli.cli import app
 from gptcli.corpus import run
 from gptcli.corpus.inspect import print_shown, show
 from gptcli.corpus.spec import CorpusSpec, inputs
-from gptcli.errors import ArtifactError
+from gptcli.errors import ArtifactError, SpecError
 from gptcli.job import Job
 from gptcli.progress import Silent
 
@@ -65,5 +67,24 @@ def test_json_has_everything(made: Project, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_what_is_not_there(made: Project) -> None:
-    with pytest.raises(ArtifactError, match="no finished artifact"):
+    with pytest.raises(ArtifactError, match=r"^there is no corpus other$") as caught:
         show(made, "other", 1)
+    assert caught.value.hint == "gptcli corpus SOURCE --name other makes it"
+    begun = partial_path(made.place("corpus", "begun"))
+    begun.mkdir()
+    with pytest.raises(ArtifactError, match="the corpus begun is not finished"):
+        show(made, "begun", 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--show", "0", "--explain", "abcdef"), "--show and --explain do not go together"),
+        (("a.txt", "b", "--show", "1"), "--show shows a corpus that is finished, and reads no sources: a.txt b"),
+        (("a.txt", "--explain", "abcdef"), "--explain shows a corpus that is finished, and reads no sources: a.txt"),
+    ],
+)
+def test_what_does_not_go_together(made: Project, words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        app(["corpus", *words, "-C", str(made.root)], standalone_mode=False)
+    assert caught.value.message == message

@@ -30,6 +30,12 @@ def can_mount() -> bool:
     return probe.returncode == 0
 
 
+def untouched(chain: Any, stage: str, target: Path) -> Path:
+    """The chain's project as it stood before a stage."""
+    root: Path = chain.copy(target, until=stage)
+    return root
+
+
 def full_then_again(root: Path, stage: str, number: int, chain: Any, gptcli: Any, snapshot: Any, whole: Any) -> None:
     words, place = STAGES[stage]
     before = snapshot(root, whole=True)
@@ -47,7 +53,7 @@ def full_then_again(root: Path, stage: str, number: int, chain: Any, gptcli: Any
 def test_no_space_left(stage, moment, chain, gptcli, snapshot, finished_names, tmp_path) -> None:
     last = len(chain.stages[stage].events)
     number = 1 if moment == "first write" else random.Random(stage).randint(2, last)
-    root = chain.copy(tmp_path / "project", until=stage)
+    root = untouched(chain, stage, tmp_path / "project")
     full_then_again(root, stage, number, chain, gptcli, snapshot, finished_names)
 
 
@@ -55,7 +61,7 @@ def test_no_space_left(stage, moment, chain, gptcli, snapshot, finished_names, t
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_space_left_at_every_fifth_write(stage, chain, gptcli, snapshot, finished_names, tmp_path) -> None:
     for number in range(1, len(chain.stages[stage].events) + 1, 5):
-        root = chain.copy(tmp_path / str(number), until=stage)
+        root = untouched(chain, stage, tmp_path / str(number))
         full_then_again(root, stage, number, chain, gptcli, snapshot, finished_names)
         shutil.rmtree(root)
 
@@ -82,7 +88,7 @@ def test_a_disk_that_is_really_full(stage, chain, gptcli, snapshot, finished_nam
         pytest.skip("this user may not mount a tmpfs in a mount namespace of its own")
     words, place = STAGES[stage]
     needed = sum(path.stat().st_size for path in (chain.root / place).rglob("*") if path.is_file())
-    root = chain.copy(tmp_path / "project", until=stage)
+    root = untouched(chain, stage, tmp_path / "project")
     (tmp_path / "disk").mkdir()
     paths = {name: shlex.quote(str(tmp_path / name)) for name in ("disk", "project", "told", "full", "again")}
     room = int(random.Random(f"{stage} disk").uniform(0.2, 0.8) * needed) // 1024

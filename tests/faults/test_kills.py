@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ STAGES = {
     "finetune-lora": ("finetune-lora", "--base", "base"),
     "export": ("export", "chat", "--to", "hf"),
 }
+UNITS = "corpus/.main.units"  # the corpus's cleaned parts, kept for --update
 POINTS = ("first fsync", "last fsync", "first rename", "last rename")
 MOMENTS = 3
 MANY_MOMENTS = 20
@@ -37,14 +40,14 @@ class Disturbed:
 
     def after_event(self, stage: str, target: Path, number: int, *more: str, signal: str = "SIGKILL") -> int:
         """A signal right after the number-th event (from 1), then the same command again; the first exit code."""
-        root = self.chain.copy(target, until=stage)
+        root = self._copy(target, stage)
         done = self.gptcli(root, *STAGES[stage], *more, GPTCLI_TEST_KILL_AT=str(number), GPTCLI_TEST_SIGNAL=signal)
         self._run_again(root, stage, more)
         return int(done.code)
 
     def at_moment(self, stage: str, target: Path, share: float, *more: str) -> None:
         """SIGKILL at a share of the time between the first and the last event, then the same command again."""
-        root = self.chain.copy(target, until=stage)
+        root = self._copy(target, stage)
         ready = root.parent / f"{root.name}.ready"
         process = self.gptcli.start(root, *STAGES[stage], *more, GPTCLI_TEST_READY=str(ready))
         deadline = time.monotonic() + 120
@@ -59,6 +62,10 @@ class Disturbed:
         assert ready.is_file()
         self._run_again(root, stage, more)
 
+    def _copy(self, target: Path, stage: str) -> Path:
+        root: Path = self.chain.copy(target, until=stage)
+        return root
+
     def _run_again(self, root: Path, stage: str, more: tuple[str, ...]) -> None:
         self.finished_names(root)
         self.gptcli(root, *STAGES[stage], *more, expect=0)
@@ -67,7 +74,7 @@ class Disturbed:
         assert found == {name: undisturbed.get(name) for name in found}
         missing = [name for name in undisturbed if name.startswith(f"{self._place(stage)}/") and name not in found]
         assert missing == []
-        assert [path for path in root.rglob(".*") if path.name != ".gptcli"] == []
+        assert {path.relative_to(root).as_posix() for path in root.rglob(".*")} - {".gptcli"} <= {UNITS}
 
     def _place(self, stage: str) -> str:
         return {
@@ -121,9 +128,10 @@ def test_killed_while_the_new_takes_the_place_of_the_old(
 ) -> None:
     words = ("corpus", "--set", "min_chars=30", "--update")
     root = chain.copy(tmp_path / "undisturbed", until="tokenize")
-    old = snapshot(root, below="corpus")
+    old = snapshot(root, below="corpus/main")
     last = len(gptcli(root, *words, expect=0).events)
-    new = snapshot(root, below="corpus")
+    new, units = snapshot(root, below="corpus/main"), snapshot(root, below=UNITS)
+    assert old != new and units
     for number in range(last - 6, last + 1):
         root = chain.copy(tmp_path / str(number), until="tokenize")
         gptcli(root, *words, expect=-9, GPTCLI_TEST_KILL_AT=str(number))
@@ -131,7 +139,116 @@ def test_killed_while_the_new_takes_the_place_of_the_old(
         assert left in (old, new, {}), number
         finished_names(root)
         gptcli(root, *words, expect=0)
-        assert snapshot(root, below="corpus") == new
+        assert snapshot(root, below="corpus/main") == new
+        assert snapshot(root, below=UNITS).items() >= units.items()  # beside them, perhaps, the old ones
+
+
+WEB = tuple(f"web-{number}.jsonl" for number in range(8))
+CLEANED = ("corpus", *WEB, "--set", 'filters=["gopher_quality", "c4"]', "--set", "workers=2")
+CLEANED += ("--set", "repeated_paragraphs=80", "--set", "shard_bytes=60000")
+
+
+@dataclass(frozen=True)
+class Web:
+    """A project with web pages in many units, some of them nearly the same, and its corpus made undisturbed."""
+
+    root: Path
+    span: float  # seconds from the first event to the last
+    content_sha256: str
+
+    def copy(self, target: Path, *, with_units: bool = False) -> Path:
+        """Without the corpus."""
+        left = ("main", ".gptcli") if with_units else ("corpus", ".gptcli")
+        shutil.copytree(self.root, target, ignore=lambda _, children: [name for name in children if name in left])
+        return target
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Web]:
+    """What `web` has made once."""
+    return {}
+
+
+@pytest.fixture
+def web(data_dir: Path, gptcli: Any, made: dict[str, Web], tmp_path_factory: pytest.TempPathFactory) -> Web:
+    if "web" not in made:
+        made["web"] = make_web(data_dir, gptcli, tmp_path_factory.mktemp("web") / "undisturbed")
+    return made["web"]
+
+
+def make_web(data_dir: Path, gptcli: Any, root: Path) -> Web:
+    root.mkdir()
+    rows = (data_dir / "c4-demo" / "c4_demo.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(row)["text"] for row in rows]
+    texts = [again for number, text in enumerate(texts) for again in (text, f"{text} Read on.")[: 1 + number % 3 // 2]]
+    for number, name in enumerate(WEB):
+        lines = [json.dumps({"text": text}) + "\n" for text in texts[number :: len(WEB)]]
+        (root / name).write_text("".join(lines), encoding="utf-8")
+    done = gptcli(root, *CLEANED, "--json", expect=0)
+    reasons = done.figures["left_out"]
+    assert reasons["near_duplicate"] > 20 and any(name.startswith("filter:c4") for name in reasons), reasons
+    assert any(name.startswith("filter:gopher_quality") for name in reasons), reasons
+    assert len(list((root / UNITS).glob("*.done"))) == len(WEB)
+    return Web(root, done.events[-1][2], done.figures["content_sha256"])
+
+
+def kill_and_run_again(web: Web, root: Path, share: float, gptcli: Any, snapshot: Any, names: Any) -> None:
+    ready = root.parent / f"{root.name}.ready"
+    process = gptcli.start(root, *CLEANED, GPTCLI_TEST_READY=str(ready))
+    while not ready.is_file() and process.poll() is None:
+        time.sleep(0.002)
+    time.sleep(share * web.span)
+    process.kill()
+    process.communicate(timeout=60)
+    names(root)
+    assert gptcli(root, *CLEANED, "--json", expect=0).figures["content_sha256"] == web.content_sha256
+    assert snapshot(root) == snapshot(web.root)
+
+
+def test_a_filtered_corpus_is_killed(web, gptcli, snapshot, finished_names, tmp_path) -> None:
+    for moment in range(MOMENTS):
+        share = random.Random(f"web {moment}").random()
+        kill_and_run_again(web, web.copy(tmp_path / str(moment)), share, gptcli, snapshot, finished_names)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_filtered_corpus_is_killed_often(part, web, gptcli, snapshot, finished_names, tmp_path) -> None:
+    for moment in range(MANY_MOMENTS // PARTS):
+        share = random.Random(f"web {part} {moment}").random()
+        kill_and_run_again(web, web.copy(tmp_path / str(moment)), share, gptcli, snapshot, finished_names)
+
+
+def halved(data: bytearray, draw: random.Random) -> None:
+    del data[len(data) // 2 :]
+
+
+def flipped(data: bytearray, draw: random.Random) -> None:
+    data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+
+
+def damage_and_run_again(web: Web, root: Path, damage: Any, ending: str, gptcli: Any, snapshot: Any) -> None:
+    """Damage one kind of file in every unit; one that a crash left unfinished stands beside it."""
+    web.copy(root, with_units=True)
+    draw = random.Random(f"{damage.__name__} {ending}")
+    found = sorted((root / UNITS).glob(f"*.{ending}"))
+    assert found
+    for path in found:
+        data = bytearray(path.read_bytes())
+        damage(data, draw)
+        path.write_bytes(data)
+        path.with_name(f"{path.name}.tmp").write_bytes(data)
+    gptcli(root, *CLEANED, "--set", "workers=1", expect=0)
+    assert snapshot(root, below="corpus/main") == snapshot(web.root, below="corpus/main"), ending
+    kept = snapshot(root, below=UNITS)
+    assert {name: kept[name] for name in kept if not name.endswith(".tmp")} == snapshot(web.root, below=UNITS), ending
+
+
+@pytest.mark.parametrize("damage", [halved, flipped])
+@pytest.mark.parametrize("ending", ["text.arrow", "dropped.arrow", "bands", "paragraphs", "index.arrow", "done"])
+def test_damaged_units_are_made_again(ending, damage, web, gptcli, snapshot, tmp_path) -> None:
+    """A unit that a crash left half-written, or that went bad on the disk, never gets into a corpus."""
+    damage_and_run_again(web, tmp_path / "damaged", damage, ending, gptcli, snapshot)
 
 
 @pytest.mark.faults

@@ -176,3 +176,16 @@ def test_real_files(data_dir: Path) -> None:
             key = "sentence_good" if "blimp" in name else "text"
             found, _ = pieces(path, separator="line", text_key=key)
             assert len([piece for piece in found if not piece.reason]) == count, name
+
+
+def test_a_book_cut_into_paragraphs_has_no_header(tmp_path: Path) -> None:
+    header = "The Project Gutenberg EBook of X\n\nTitle: X\n\n*** START OF THIS PROJECT GUTENBERG EBOOK X ***\n\n"
+    footer = "\n\n*** END OF THIS PROJECT GUTENBERG EBOOK X ***\n\nLicence\n\nmore"
+    path = tmp_path / "x.txt"
+    path.write_text(header + "One.\n\nTwo." + footer)
+    options = ReadOptions(separator="blank_lines", gutenberg=True)
+    pieces = list(read(path, "x.txt", options, Notes()))
+    assert [piece.text for piece in pieces] == ["One.", "Two."]
+    assert path.read_bytes()[pieces[1].offset :].startswith(b"Two.")
+    path.write_text("One.\n\nTwo.")
+    assert [piece.text for piece in read(path, "x.txt", options, Notes())] == ["One.", "Two."]

@@ -14,6 +14,7 @@ import pytest
 
 from gptcli.artifacts.ngrams import NgramIndex
 from gptcli.records.ngrams import (
+    folded,
     ngram_hashes,
     ngram_hashes_of,
     ngram_spans,
@@ -33,6 +34,9 @@ SAME = {
     "decomposed": ("Café", unicodedata.normalize("NFD", "café")),
     "white space": ("a\u00a0b\u2003c\r\n\td", " a b c d "),
     "final sigma": ("ΛΌΓΟΣ", "λόγος"),
+    "breathings": ("Ἀθῆναι", "αθηναι"),
+    "dotted capital": ("İstanbul", "istanbul"),
+    "other symbols": ("Ça coûte 3 €; où?", "ca coute 3 ou"),
     "soft hyphen and joiners": ("co\u00adop\u200der\ufeffate", "cooperate"),
     "nul": ("a\0b c", "ab c"),
     "emoji": ("good 😀 day", "good day"),
@@ -55,6 +59,8 @@ DIFFERENT = {
 @pytest.mark.parametrize("name", SAME)
 def test_texts_that_count_as_the_same(name: str) -> None:
     left, right = SAME[name]
+    left_words, right_words = (data.split() for data in folded([left, right]))
+    assert left_words == right_words != []
     assert word_hashes(left).tolist() == word_hashes(right).tolist() != []
 
 
@@ -69,6 +75,8 @@ def test_characters_of_scripts_without_spaces_are_words() -> None:
     spans = word_spans(text)
     assert [text[begin:end] for begin, end in spans] == [*"吾輩は猫である", "Name", *"はまだ", "nai"]
     assert len(word_hashes(text)) == len(spans)
+    assert folded([text, "", "C\0’est"]) == [folded([text])[0], b"", b"cest"]
+    assert len(folded([text])[0].split()) == len(spans) and folded([]) == []
 
 
 @pytest.mark.parametrize("text", ["", " ", "...", "\0", "\u0301", "one two three"])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gptcli.errors import SpecError
 from gptcli.records import opening, text
-from gptcli.records.opening import Blocks, sniff
+from gptcli.records.opening import Blocks, Held, sniff
 from gptcli.records.rows import RowFile
 from gptcli.records.text import Document, TextFile, separator_pattern
 
@@ -91,6 +91,7 @@ def test_gzip_padding_and_highly_compressed_blocks(tmp_path: Path) -> None:
         ("a.jsonl", zstd(b"{}"), "rows"),  # packed, whatever its name says
         ("a.json", b"\xef\xbb\xbf [{}]", "list"),
         ("a.json", b'{"a": 1}\n{"a": 2}', "rows"),
+        ("a.json", b'{\n "a": 1\n}', "objects"),
         ("a.json.zst", zstd(b"[]"), "list"),
     ],
 )
@@ -235,13 +236,13 @@ def test_json_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int)
     monkeypatch.setattr(opening, "BLOCK", block)
     items = [{"a": "é" * 40}, {"b": {"c": [1, 2]}}, 12345, {"d": "]"}]
     data = json.dumps(items, ensure_ascii=False, indent=2).replace("\n", "\r\n").encode()
-    found = list(RowFile(Blocks(write(tmp_path, "a.json", data), "a.json"), is_list=True))
+    found = list(RowFile(Blocks(write(tmp_path, "a.json", data), "a.json"), form="list"))
     assert [row.problem for row in found] == ["", "", "not_object", ""]
     assert [row.line for row in found] == [2, 5, 13, 14]
     for row, item in zip(found, items, strict=True):
         assert json.loads(data[row.offset : row.offset + row.size]) == item
-    assert list(RowFile(Blocks(write(tmp_path, "b.json", b" [ ] "), "b"), is_list=True)) == []
-    broken = RowFile(Blocks(write(tmp_path, "c.json", data[:-9]), "c"), is_list=True)
+    assert list(RowFile(Blocks(write(tmp_path, "b.json", b" [ ] "), "b"), form="list")) == []
+    broken = RowFile(Blocks(write(tmp_path, "c.json", data[:-9]), "c"), form="list")
     assert [row.problem for row in broken] == ["", "", "not_object", "not_json"] and broken.fault == "broken_list"
 
 
@@ -264,6 +265,19 @@ def test_real_books(data_dir: Path) -> None:
     valid = kafka.read_bytes().decode("utf-8", "ignore").replace("\r\n", "\n")
     assert read(kafka)[0].invalid_bytes > 2000 and read(kafka)[0].text.replace("\ufffd", "") == valid
     lists = data_dir / "dpo-en-demo" / "dpo_en_demo.json"
-    assert [row.value for row in RowFile(Blocks(lists, "dpo"), is_list=True)] == json.loads(
+    assert [row.value for row in RowFile(Blocks(lists, "dpo"), form="list")] == json.loads(
         lists.read_text(encoding="utf-8")
     )
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=30), min_size=1, max_size=3), min_size=1, max_size=5)
+)
+def test_objects_over_several_lines(values: list[dict[str, str]]) -> None:
+    data = "\n".join(json.dumps(value, indent=2) for value in values).encode()
+    found = list(RowFile(Held(data, "a.json"), form="objects"))
+    assert [row.value for row in found] == values
+    assert [json.loads(data[row.offset : row.offset + row.size]) for row in found] == values
+    cut = RowFile(Held(data[:-1], "a.json"), form="objects")
+    assert [row.problem for row in cut] == [""] * (len(values) - 1) + ["not_json"] and cut.fault == "broken_list"

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -127,7 +128,8 @@ def test_a_download_is_kept_and_used_without_the_network(server: Server, cache: 
     file = fetch(url, cache, say=said.append)
     assert (file.name, file.source, file.path.read_bytes()) == (url, url, BODY)
     assert file.path == cache / hashlib.sha256(url.encode()).hexdigest()[:16] / "a.txt"
-    assert said[0] == f"downloading {url}, 1.0 MB" and str(file.path.parent) in said[-1] and len(said) == 2
+    assert re.fullmatch(rf"downloaded {re.escape(url)}: 1\.0 MB in .*", said[0])
+    assert said[1:] == [f"kept in {file.path.parent}, delete that to download again"]
     server.files["/books/a.txt"], server.etag = OTHER, '"two"'
     assert fetch(url, cache) == file and fetch(url, cache, offline=True) == file and len(server.asked) == 1
     assert file.path.read_bytes() == BODY
@@ -611,5 +613,49 @@ def test_hub_checksums_and_refusals(hub: Server, cache: Path) -> None:
     hub.files[f"/datasets/who/what/resolve/{COMMIT}/data/b%20c.txt"] = OTHER
     with pytest.raises(ArtifactError, match="SHA-256"):
         fetch("hf://datasets/who/what/data/b c.txt", cache)
-    with pytest.raises(SpecError, match="cannot list hf://datasets/who/other"):
+    with pytest.raises(SpecError, match="cannot list hf://datasets/who/other") as caught:
         fetch("hf://datasets/who/other", cache)
+    assert caught.value.hint == "check name and revision; for a private dataset set HF_TOKEN"
+    hub.plans = [status(503)] * 9
+    with pytest.raises(SpecError, match="503") as caught:
+        fetch("hf://datasets/who/other", cache)
+    assert caught.value.hint == "run it again later"
+    with pytest.raises(SpecError, match="cannot list") as caught:
+        fetch("hf://datasets/who/--other", cache)
+    assert caught.value.hint == "check name and revision"
+
+
+@pytest.mark.parametrize("host", ["http://127.0.0.1:9", "http://name.invalid"])
+def test_hub_without_a_network(hub: Server, cache: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", host)
+    with pytest.raises(SpecError, match="cannot list hf://datasets/who/what") as caught:
+        fetch("hf://datasets/who/what", cache)
+    assert caught.value.hint.startswith(f"check the network, and HF_ENDPOINT ({host})")
+
+
+def test_hub_tells_a_line_a_file(hub: Server, cache: Path) -> None:
+    said: list[str] = []
+    for _ in range(2):
+        expand(["hf://datasets/who/what"], cache, cache, say=said.append)
+    shown = [line.partition(" in ")[0] for line in said]
+    (folder,) = cache.iterdir()
+    assert said[0] == f"hf://datasets/who/what is at commit {COMMIT[:12]} with 4 files"
+    assert shown[1:3] == [
+        f"downloaded hf://datasets/who/what/data/{told}" for told in ("a.jsonl: 14 B", "b c.txt: 1.0 MB")
+    ]
+    assert said[3:] == [f"kept in {folder}, delete that to download again"]
+
+
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "sftp": "paramiko", "smb": "smbprotocol"}
+
+
+@pytest.mark.parametrize("scheme", PACKAGES)
+def test_packages_of_file_systems(cache: Path, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    pytest.importorskip("fsspec")
+    for module in ("s3fs", "gcsfs", "adlfs", "paramiko", "smbclient"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for module in ("sftp", "smb"):
+        monkeypatch.delitem(sys.modules, f"fsspec.implementations.{module}", raising=False)
+    with pytest.raises(SpecError, match=f"^{scheme}://bucket/x needs the package {PACKAGES[scheme]}$") as caught:
+        fetch(f"{scheme}://bucket/x", cache)
+    assert caught.value.hint == f"pip install {PACKAGES[scheme]}"

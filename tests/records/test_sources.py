@@ -251,3 +251,19 @@ def test_a_gitignore_that_is_a_link_is_none(tmp_path: Path) -> None:
     grow(tmp_path, {"code/a.py": "x", "rules": "*.py\n"})
     (tmp_path / "code/.gitignore").symlink_to(tmp_path / "rules")
     assert names(["code"], tmp_path) == ["code/a.py"]
+
+
+def test_what_gptcli_made_is_no_source(tmp_path: Path) -> None:
+    (tmp_path / "corpus" / "main").mkdir(parents=True)
+    (tmp_path / "corpus" / "main" / "manifest.json").write_text('{"gptcli_version": "1"}')
+    (tmp_path / "corpus" / "main" / "train-00000.arrow").write_text("x")
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_text("{}")
+    told: list[str] = []
+    found = expand(["."], tmp_path, say=told.append)
+    assert [file.name for file in found] == ["./notes.txt", "./other/manifest.json"] and told == [
+        "1 artifact of gptcli left out of ."
+    ]
+    with pytest.raises(SpecError, match="nothing but what gptcli made"):
+        expand(["corpus"], tmp_path)

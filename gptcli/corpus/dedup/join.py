@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gptcli.corpus.dedup.minhash import EMPTY
-from gptcli.corpus.dedup.shingles import Hashes, mix
+from gptcli.records.ngrams import Hashes, distinct, firsts, mixed, sorted_unique
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -72,7 +72,7 @@ def candidate_groups(read_band: ReadBand, bands: int, eligible: Mask, budget_byt
         fresh = ~_contains(seen, names)
         lengths.append(counts[fresh])
         members.append(documents[np.repeat(fresh, counts)])
-        seen = np.union1d(seen, names[fresh])
+        seen = sorted_unique([seen, np.sort(names[fresh])], in_runs=True)
     offsets = np.zeros(sum(len(counts) for counts in lengths) + 1, dtype=np.int64)
     np.cumsum(np.concatenate([np.empty(0, dtype=np.int64), *lengths]), out=offsets[1:])
     return Groups(offsets, np.concatenate([np.empty(0, dtype=np.int64), *members]))
@@ -118,13 +118,13 @@ def _chosen(pieces: Iterable[Hashes], eligible: Mask, part: int, passes: int) ->
 def _groups_of(hashes: Hashes, numbers: Ints) -> tuple[Ints, Ints]:
     """Lengths and members of the runs of equal hashes; numbers ascending. Only what repeats is sorted by document."""
     ordered = np.sort(hashes)
-    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    repeated = distinct(ordered[~firsts(ordered)])
     del ordered
     chosen = _contains(repeated, hashes)
     hashes, numbers = hashes[chosen], numbers[chosen]
     order = np.argsort(hashes, kind="stable")  # documents stay ascending within a run
     hashes, numbers = hashes[order], numbers[order]
-    begins = np.flatnonzero(np.concatenate([np.ones(min(1, len(hashes)), dtype=bool), hashes[1:] != hashes[:-1]]))
+    begins = np.flatnonzero(firsts(hashes))
     return np.diff(np.append(begins, len(hashes))), numbers
 
 
@@ -147,7 +147,7 @@ def _names_of(counts: Ints, documents: Ints) -> Hashes:
     if not len(counts):
         return np.empty(0, dtype=np.uint64)
     begins = np.cumsum(counts) - counts
-    return mix(np.add.reduceat(mix(documents.astype(np.uint64) + np.uint64(1)), begins))
+    return mixed(np.add.reduceat(mixed(documents.astype(np.uint64) + np.uint64(1)), begins))
 
 
 def _contains(ordered: npt.NDArray[Any], values: npt.NDArray[Any]) -> Mask:

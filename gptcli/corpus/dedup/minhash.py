@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from gptcli.corpus.dedup.shingles import Hashes, constants, mix
 from gptcli.errors import SpecError
+from gptcli.records.ngrams import Hashes, mixed
 
 BANDS = 14
 ROWS = 8
 EMPTY = 0  # the band hash of a document without shingles: it is nobody's candidate
 _ALGORITHM = 2  # of rensa's RMinHash: another one would give other signatures
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)  # the step of SplitMix64 (Steele et al. 2014)
 _HINT = "pip install 'rensa>=0.5,<0.6'"
 
 
@@ -35,8 +36,8 @@ def band_hashes(sets: Sequence[Hashes], bands: int = BANDS, rows: int = ROWS, se
             # One document a call: rensa answers a larger batch with threads of its own, beside the workers'.
             ends = np.array([0, len(shingles)], dtype=np.uint64)
             signatures[place] = sketch(shingles, ends, bands * rows, seed).to_rows()[0]
-    factors = constants(rows, seed)
-    folded = mix((signatures.reshape(len(sets), bands, rows) * factors).sum(axis=2))
+    factors = _factors(rows, seed)
+    folded = mixed((signatures.reshape(len(sets), bands, rows) * factors).sum(axis=2))
     folded[folded == EMPTY] = 1
     folded[[len(shingles) == 0 for shingles in sets]] = EMPTY
     return folded
@@ -45,6 +46,13 @@ def band_hashes(sets: Sequence[Hashes], bands: int = BANDS, rows: int = ROWS, se
 def chance_of_sharing(similarity: float, bands: int = BANDS, rows: int = ROWS) -> float:
     """The probability that two documents of this Jaccard similarity share a band."""
     return float(1 - (1 - similarity**rows) ** bands)
+
+
+@functools.cache
+def _factors(count: int, seed: int) -> Hashes:
+    """Odd 64-bit numbers of a SplitMix64 stream; streams of different seeds (32 bits) do not overlap."""
+    places = np.arange(1, count + 1, dtype=np.uint64) + np.uint64((seed << 32) % 2**64)
+    return mixed(places * _GAMMA) | np.uint64(1)
 
 
 @functools.cache

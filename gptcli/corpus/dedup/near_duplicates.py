@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gptcli.corpus.dedup.join import Groups, Ints, Mask, components, spread
 from gptcli.corpus.dedup.stars import Limits, Task, Work, decide
 from gptcli.corpus.dedup.verify import ReadTexts
+from gptcli.records.ngrams import distinct, firsts
 from gptcli.runtime.executor import map_ordered
 
 _TASK_SHINGLES = 1 << 20  # at which a task is closed: 8 MB of shingle sets
@@ -79,7 +80,7 @@ def tasks_of(groups: Groups, lengths: Ints, sizes: Ints, settled: Mask) -> Itera
     label = components(groups, len(lengths))
     of_group = label[groups.members[groups.offsets[:-1]]]
     order = np.argsort(of_group, kind="stable")
-    involved = np.unique(groups.members)
+    involved = distinct(np.sort(groups.members))
     for first, last in _runs(label[involved], sizes[involved]):
         low, high = np.searchsorted(of_group[order], [first, last + 1])
         yield _task(groups, order[low:high], label, lengths, sizes, settled)
@@ -88,7 +89,9 @@ def tasks_of(groups: Groups, lengths: Ints, sizes: Ints, settled: Mask) -> Itera
 def _runs(labels: Ints, sizes: Ints) -> Iterator[tuple[int, int]]:
     """First and last component of each task, from the component and size of every document involved."""
     by_label = np.argsort(labels, kind="stable")
-    names, begins = np.unique(labels[by_label], return_index=True)
+    ordered = labels[by_label]
+    begins = np.flatnonzero(firsts(ordered))
+    names = ordered[begins]
     documents = np.diff(np.append(begins, len(labels)))
     shingles = np.add.reduceat(sizes[by_label].astype(np.int64), begins)
     held_documents = held_shingles = begin = 0

@@ -1,6 +1,6 @@
 """Paragraphs that stand in more than one place of a corpus: the first stays, the others can be taken out.
 
-A paragraph is what stands between blank lines. Two are the same when their words are, folded as shingles are.
+A paragraph is what stands between blank lines. Two are the same when their words are, as shingles have them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from gptcli.corpus.dedup.join import Mask
-from gptcli.corpus.dedup.shingles import Hashes, folded
+from gptcli.records.ngrams import Hashes, folded
 
 MIN_CHARS = 80  # shorter ones (headings, lines of dialogue, list items) repeat by right
 BUDGET_BYTES = 256 << 20
@@ -21,11 +21,11 @@ _BLANK = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)*\n")  # one or more blank lines
 
 
 def paragraph_hashes(text: str, min_chars: int = MIN_CHARS) -> Hashes:
-    """A 64-bit hash (BLAKE2b) of each paragraph of at least `min_chars` characters, in order: (paragraphs,) uint64.
+    """A 64-bit hash of each paragraph of at least `min_chars` characters, in order: (paragraphs,) uint64.
 
-    A paragraph without words (a rule of dashes) has none.
+    It is BLAKE2b of its words. A paragraph without words (a rule of dashes) has none.
     """
-    digests = [_digest(words) for _, _, words in _long(text, min_chars)]
+    digests = [hashlib.blake2b(words, digest_size=8).digest() for _, _, words in _long(text, min_chars)]
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64, copy=False)
 
 
@@ -85,14 +85,10 @@ def _spans(text: str) -> Iterator[tuple[int, int]]:
         yield begin, len(text.rstrip())
 
 
-def _long(text: str, min_chars: int) -> Iterator[tuple[int, int, str]]:
+def _long(text: str, min_chars: int) -> Iterator[tuple[int, int, bytes]]:
     """Where those begin and end that have a hash, and their folded words."""
-    for begin, end in _spans(text):
-        if end - begin >= min_chars:
-            words = " ".join(folded(text[begin:end]).split())
-            if words:
-                yield begin, end, words
-
-
-def _digest(words: str) -> bytes:
-    return hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    spans = [(begin, end) for begin, end in _spans(text) if end - begin >= min_chars]
+    for (begin, end), data in zip(spans, folded([text[begin:end] for begin, end in spans]), strict=True):
+        words = b" ".join(data.split())
+        if words:
+            yield begin, end, words

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gptcli.corpus.dedup.join import Ints
-from gptcli.corpus.dedup.shingles import Hashes, shingle_hashes
+from gptcli.corpus.dedup.shingles import shingle_hashes
+from gptcli.records.ngrams import Hashes
 
 Floats = npt.NDArray[np.float64]
 ReadTexts = Callable[[Ints], Iterable[str]]  # of ascending document numbers, their texts in that order

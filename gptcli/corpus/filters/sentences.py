@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 # Unicode's property Sentence_Terminal (PropList.txt), as ranges of hexadecimal code points.
 _RANGES = """
@@ -38,7 +39,6 @@ _OTHERS = SENTENCE_ENDS - set(".!?")  # of scripts that may set no space after a
 _NO_ENDS = frozenset(_ABBREVIATIONS.split())
 _LONGEST = max(map(len, _NO_ENDS))
 _INNER_END = re.compile(rf"[.!?](?<=(.{{{_LONGEST + 1}}}).)[{_CLOSING}]*[^\S\n]+(?=\S)", re.DOTALL)
-_OTHER_INNER_END = re.compile(rf"[{''.join(sorted(_OTHERS))}][{_CLOSING}]*[^\S\n]*(?=[^\W_])")
 
 
 def count_sentences(text: str) -> int:
@@ -53,13 +53,20 @@ def count_sentences(text: str) -> int:
         if last != "." and not (last.isupper() and not before[-2].isalnum()):
             count += before.split()[-1].lstrip(_OPENING) not in _NO_ENDS if not last.isspace() else 1
     if not text.isascii() and not _OTHERS.isdisjoint(_rare_characters(text)):
-        count += len(_OTHER_INNER_END.findall(text))
+        count += len(_other_inner_end().findall(text))
     return count
+
+
+@cache
+def _other_inner_end() -> re.Pattern[str]:
+    return re.compile(rf"[{''.join(sorted(_OTHERS))}][{_CLOSING}]*[^\S\n]*(?=[^\W_])")
 
 
 def _rare_characters(text: str) -> set[str]:
     """The distinct characters of a text that are neither Latin, Greek nor Cyrillic."""
     import numpy as np
 
+    from gptcli.records.ngrams import distinct
+
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    return set(map(chr, np.unique(codes[codes > _LAST_CYRILLIC]).tolist()))
+    return set(map(chr, distinct(np.sort(codes[codes > _LAST_CYRILLIC])).tolist()))

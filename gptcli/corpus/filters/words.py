@@ -12,6 +12,8 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from gptcli.records.ngrams import mixed
+
 _CODES = 0x40000  # above: no letter, number or space, only private use, tags and variation selectors
 _BLOCK = 1 << 16  # characters split at a time, which bounds the arrays that have one row a character
 _LONGEST = 1 << 20  # characters of a word
@@ -22,8 +24,10 @@ _SPACES = re.compile(r"\s")
 _SPACE, _WORD, _SIGN = 0, 1, 2
 LETTER, SUBSTANCE, DIGIT, APOSTROPHE, INNER, SINGLE = 4, 8, 16, 32, 64, 128
 
-_MIX = np.uint64(0x9E3779B97F4A7C15)  # splitmix64 (Steele et al. 2014), also as an odd base of polynomials
-_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_UNKNOWN = 255  # no character has all flags
+_PAGE = 256  # characters looked up at once
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # the step of SplitMix64 (Steele et al. 2014), also as an odd base of polynomials
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,35 +118,42 @@ def _blocks(text: str) -> Iterator[str]:
 
 @lru_cache(1)
 def _tables() -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
-    """Flags and a hash for every character; spaces hash to 0."""
-    flags = np.full(_CODES, _SIGN | SUBSTANCE, np.uint8)
-    for code in range(_CODES - 1):
-        character = chr(code)
-        category = unicodedata.category(character)
-        if character.isspace():
-            flags[code] = _SPACE
-        elif category[0] == "L":
-            flags[code] = _WORD | SUBSTANCE | LETTER
-        elif category[0] in "NM":
-            flags[code] = _WORD | SUBSTANCE | (DIGIT if category == "Nd" else 0)
-        elif category == "Cf":  # joiners and soft hyphens stand inside words
-            flags[code] = _WORD
-        elif category[0] == "P" or category == "Cc" or code < 0x80:
-            flags[code] = _SIGN
-    flags[list(map(ord, "#*<>{}()[]\"'&:;,!?`_"))] |= SINGLE
-    flags[list(map(ord, "'’"))] |= APOSTROPHE
-    flags[list(map(ord, ".,:/=_"))] |= INNER
-    hashes = _mixed(np.arange(1, _CODES + 1, dtype=np.uint64))
-    hashes[flags & 3 == _SPACE] = 0
+    """Flags and a hash for every character, `_UNKNOWN` and 0 before the first of its page is met; spaces hash to 0."""
+    flags, hashes = np.full(_CODES, _UNKNOWN, np.uint8), np.zeros(_CODES, np.uint64)
+    flags[-1:], hashes[-1:] = _SIGN | SUBSTANCE, _mixed(np.array([_CODES], np.uint64))  # all above it
     return flags, hashes
 
 
+def _fill(begin: int) -> None:
+    """Find out the flags and hashes of one page of characters."""
+    flags, hashes = _tables()
+    codes = range(begin, min(begin + _PAGE, _CODES - 1))
+    page = np.fromiter(map(_flags, codes), np.uint8, len(codes))
+    values = _mixed(np.arange(codes.start + 1, codes.stop + 1, dtype=np.uint64))
+    values[page & 3 == _SPACE] = 0
+    hashes[codes.start : codes.stop] = values
+    flags[codes.start : codes.stop] = page
+
+
+def _flags(code: int) -> int:
+    character = chr(code)
+    category = unicodedata.category(character)
+    if character.isspace():
+        return _SPACE
+    if category[0] == "L":
+        return _WORD | SUBSTANCE | LETTER
+    if category[0] in "NM":
+        return _WORD | SUBSTANCE | (DIGIT if category == "Nd" else 0)
+    if category == "Cf":  # joiners and soft hyphens stand inside words
+        return _WORD
+    flags = _SIGN if category[0] == "P" or category == "Cc" or code < 0x80 else _SIGN | SUBSTANCE
+    flags |= SINGLE if character in "#*<>{}()[]\"'&:;,!?`_" else 0
+    flags |= APOSTROPHE if character in "'’" else 0
+    return flags | (INNER if character in ".,:/=_" else 0)
+
+
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """splitmix64's finishing steps."""
-    values = values * _MIX
-    values = (values ^ (values >> np.uint64(30))) * _MIX_1
-    values = (values ^ (values >> np.uint64(27))) * _MIX_2
-    return values ^ (values >> np.uint64(31))
+    return mixed(values * _MIX)
 
 
 @lru_cache(1)
@@ -156,7 +167,13 @@ def _powers(size: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
 
 def _codes_and_flags(text: str) -> tuple[NDArray[np.intp], NDArray[np.uint8]]:
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.intp)
-    return codes, _tables()[0].take(codes, mode="clip")
+    table = _tables()[0]
+    flags = table.take(codes, mode="clip")
+    if flags.max(initial=0) == _UNKNOWN:
+        for page in set((codes[flags == _UNKNOWN] // _PAGE).tolist()):
+            _fill(page * _PAGE)
+        flags = table.take(codes, mode="clip")
+    return codes, flags
 
 
 def _bounds(codes: NDArray[np.intp], flags: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
