@@ -40,11 +40,12 @@ def clean(spec: CorpusSpec, job: Job, cache: Path) -> Cleaned:
     others = [entry.content_sha256 for entry in job.inputs.entries if entry.role != "source"]
     told = {**cleaning_content(spec), "files": others, "weights": trained.sha256}
     cleaned = Cleaned(quality=trained.stats)
-    with job.progress.bar("corpus: cleaning", _bytes(files, job), "B") as bar:
+    size = _bytes(files, job)
+    with job.progress.bar("corpus: cleaning", size, "B") as bar:
         units = Planner(spec.tables(), spec.max_chars, told).units(files, job.inputs.sources)
         waiting = _waiting(units, cache, cleaned, job, bar)
         work = partial(_clean_one, spec=ready, directory=cache, items=items)
-        _follow(mapped(spec, work, waiting, workers_of(spec, job)), _single(files), spec, job, bar)
+        _follow(mapped(spec, work, waiting, workers_of(spec, size)), _single(files), spec, job, bar)
     return cleaned
 
 

@@ -23,13 +23,13 @@ from gptcli.corpus.probe import SECONDS, Probe, ProbedFile, probe
 from gptcli.corpus.rehearsal import local_files, rehearse
 from gptcli.corpus.report import share
 from gptcli.corpus.spec import CorpusSpec
+from gptcli.corpus.work import workers_of
 from gptcli.errors import GptcliError
 from gptcli.progress import Silent
 from gptcli.records.opening import compression_at
 from gptcli.runtime.device import peak_memory_bytes
-from gptcli.runtime.executor import LOOK_AHEAD, default_workers
+from gptcli.runtime.executor import LOOK_AHEAD
 
-_SMALL = 32_000_000  # raw bytes under which one process does the work
 _WORKER_START = 1.5  # seconds, until the processes have loaded what they need
 # Held of every document while the last pass decides: index and decision (about 75 bytes), the hashes of one band with
 # their order, and the clusters.
@@ -147,7 +147,7 @@ def _size(paths: Iterable[Path]) -> int:
 
 def _rows(spec: CorpusSpec, files: Sequence[ProbedFile], found: Measured, took: float) -> Rows:
     total = sum(file.bytes for file in files)
-    workers = spec.workers or (default_workers() if total >= _SMALL else 1)
+    workers = workers_of(spec, total)
     part = share(int(min(found.sampled_bytes, total)), total)
     rows = [
         (

@@ -26,7 +26,7 @@ from gptcli.corpus.report import render_report
 from gptcli.corpus.samples import EACH, Samples
 from gptcli.corpus.spec import KIND, CorpusSpec
 from gptcli.corpus.stats import corpus_stats
-from gptcli.corpus.work import mapped, workers_of
+from gptcli.corpus.work import SMALL, mapped, workers_of
 from gptcli.job import Job
 
 SAMPLES = "samples.json"
@@ -75,20 +75,24 @@ def _write(
             job.stop.check()
 
         rows = assembly.write_shards(units, cache, directory, decision, spec.shard_bytes, between, repeats)
-    ngrams = _write_ngrams(spec, job, directory, sorted(rows)) if spec.ngrams else {}
+    ngrams = (
+        _write_ngrams(spec, job, directory, sorted(rows), int(catalogue.bytes[decision.kept].sum()))
+        if spec.ngrams
+        else {}
+    )
     dropped = assembly.write_dropped(units, cache, directory, catalogue, decision, samples)
     _offer_kept(catalogue, decision, samples)
     return rows | dropped | ngrams
 
 
-def _write_ngrams(spec: CorpusSpec, job: Job, directory: Path, shards: list[str]) -> dict[str, int]:
+def _write_ngrams(spec: CorpusSpec, job: Job, directory: Path, shards: list[str], size: int) -> dict[str, int]:
+    """Rows by file name; size: bytes of text in all shards."""
     (directory / NGRAMS).mkdir()
     written: dict[str, int] = {}
+    workers = min(workers_of(spec, size), len(shards), 1 + size // SMALL)
     with job.progress.bar("corpus: n-grams", len(shards), "shards") as bar:
-        index = partial(_index_shard, directory=directory)
-        for name, count in zip(
-            shards, mapped(spec, index, shards, min(workers_of(spec, job), len(shards))), strict=True
-        ):
+        counts = mapped(spec, partial(_index_shard, directory=directory), shards, workers)
+        for name, count in zip(shards, counts, strict=True):
             written[f"{NGRAMS}/{name}"] = count
             bar.advance()
             job.stop.check()

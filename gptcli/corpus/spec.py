@@ -127,7 +127,9 @@ class CorpusSpec(Spec):
     max_chars: int = Field(
         20_000_000, ge=0, description="characters in the longest document kept (it is held in memory); 0: no limit"
     )
-    filters: list[AnyFilter] = Field([], description='filters in order: "gopher_quality" or {name = "length", …}')
+    filters: Annotated[list[AnyFilter], BeforeValidator(_as_list)] = Field(
+        [], description='filters in order: "gopher_quality" or {name = "length", …}'
+    )
     quality: QualityFilter | None = Field(
         None, description='a last filter: "quality.like=good.jsonl" keeps what is like the documents of that file'
     )

@@ -6,21 +6,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from gptcli.corpus.spec import CorpusSpec
-from gptcli.job import Job
 from gptcli.runtime.cluster import map_on_ray
 from gptcli.runtime.executor import default_workers, map_ordered
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_SMALL = 32_000_000  # raw bytes; starting worker processes costs more than it saves below
+SMALL = 16_000_000  # bytes of text; starting worker processes costs more than it saves below
 
 
-def workers_of(spec: CorpusSpec, job: Job) -> int:
-    """The processes asked for, or as many as are worth starting."""
-    if spec.workers:
-        return spec.workers
-    return default_workers() if sum(source.bytes for source in job.inputs.sources) >= _SMALL else 1
+def workers_of(spec: CorpusSpec, size: int) -> int:
+    """The processes asked for, or as many as are worth starting for `size` bytes."""
+    return spec.workers or (default_workers() if size >= SMALL else 1)
 
 
 def mapped(

@@ -44,7 +44,7 @@ def run(out: Path, name: str, tasks: int, *pipeline: Any) -> None:
 
 def main(documents: str, out: Path) -> None:
     kept, found = str(out / "filtered"), str(out / "minhash")
-    filters = [GopherRepetitionFilter(), GopherQualityFilter(), C4QualityFilter(), FineWebQualityFilter()]
+    filters = [GopherQualityFilter(), GopherRepetitionFilter(), C4QualityFilter(), FineWebQualityFilter()]
     with contextlib.redirect_stdout(sys.stderr):
         run(out, "filters", 2, JsonlReader(documents), *filters, JsonlWriter(kept))
         run(out, "signatures", 2, JsonlReader(kept), MinhashDedupSignature(output_folder=f"{found}/s", config=CONFIG))

@@ -20,6 +20,7 @@ class Run:
 
 def measure(command: Sequence[str]) -> Run:
     """Run a command; raises CalledProcessError when it fails. Memory is looked at every tenth of a second."""
+    os.sync()  # what an earlier run left to be written is not this one's
     began, peak = time.monotonic(), 0
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
