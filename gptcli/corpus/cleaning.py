@@ -31,6 +31,7 @@ NEAR_DUPLICATE = "near_duplicate"
 REPEATED = "repeated_paragraphs"
 DOWN_SAMPLED = "down_sampled"
 
+DECONTAMINATION = "decontamination"  # the step behind the filters
 _SAMPLE_CHARS = 1000  # of a dropped document's text
 
 
@@ -43,6 +44,11 @@ class Step:
     failed: str = ""  # the rule
     changes: dict[str, int] = field(default_factory=dict)
     words: Hashes | None = field(default=None, repr=False, compare=False)  # hashes of the text after it, where known
+
+    @property
+    def can_be_judged(self) -> bool:
+        """Whether its kept values decide, so that other thresholds may decide otherwise."""
+        return bool(self.values) and self.name != DECONTAMINATION
 
 
 @dataclass
@@ -118,8 +124,9 @@ class Cleaner:
             return
         text = normalized(text, self._spec)
         steps, text = self._filtered(text, piece)
-        failed = next((step for step in steps if step.failed), None)
-        if failed is not None and not (self._spec.keep_scores and failed.values):
+        later = self._spec.keep_scores  # what can be judged then is not left out now
+        failed = next((step for step in steps if step.failed and not (later and step.can_be_judged)), None)
+        if failed is not None:
             value = failed.values.get(failed.failed)
             self._drop(file, piece, text, reason_of(failed), None if value is None else shown(value))
             return
@@ -201,7 +208,7 @@ def filter_steps(
         words = word_hashes(view.text)
         treated = items.treat(view.text, words)
         words_now = words if treated.text is view.text else None
-        yield Step("decontamination", treated.values, treated.failed, treated.changes, words_now), treated.text
+        yield Step(DECONTAMINATION, treated.values, treated.failed, treated.changes, words_now), treated.text
 
 
 def measured(one: Filter, view: View, every: bool) -> tuple[dict[str, Value], str]:
@@ -227,7 +234,7 @@ def judged(scores: dict[str, dict[str, Value]], spec: CorpusSpec) -> tuple[str, 
 
 
 def reason_of(step: Step) -> str:
-    return CONTAMINATED if step.name == "decontamination" else f"filter:{step.name}:{step.failed}"
+    return CONTAMINATED if step.name == DECONTAMINATION else f"filter:{step.name}:{step.failed}"
 
 
 def judge_length(text: str, spec: CorpusSpec) -> str:

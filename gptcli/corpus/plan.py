@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ UNIT_BYTES = 4 << 20  # raw bytes of source files at which a unit is closed
 UNIT_FILES = 1024  # files at which it is closed
 PART_BYTES = 16 << 20  # of a big file
 LAYOUT = 4  # of the unit files: units of another layout are made again
+_DECIDING = ("charset-normalizer", "ftfy", "py3langid", "rensa", "resiliparse", "trafilatura")  # packages
 _EARLY = 8  # a unit may close at 1 file in so many once it holds as small a share of its bytes
 
 
@@ -72,9 +75,7 @@ class Planner:
         self._licenses = [table.license for table in tables]
         self._sources = [table.name for table in tables]
         self._numbers = {table.name: number for number, table in enumerate(tables)}
-        self._cleaning = hashlib.sha256(
-            canonical_json({**cleaning, "layout": LAYOUT, "gptcli": __version__})
-        ).hexdigest()
+        self._cleaning = hashlib.sha256(canonical_json({**cleaning, **_made_with()})).hexdigest()
         self._made = 0
 
     def units(self, files: Sequence[SourceFile], recorded: Sequence[Source]) -> Iterator[Unit]:
@@ -124,6 +125,17 @@ class Planner:
         self._made += 1
         number = self._made - 1
         return Unit(number, key, source, tuple(files), self._options[source], self._licenses[source], size, part)
+
+
+def _made_with() -> dict[str, Any]:
+    """The versions of everything that decides what a unit holds."""
+    versions: dict[str, str | None] = {"gptcli": __version__, "unicode": unicodedata.unidata_version}
+    for package in _DECIDING:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {"layout": LAYOUT, "versions": versions}
 
 
 def _is_early_end(name: str, held: int) -> bool:

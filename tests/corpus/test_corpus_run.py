@@ -434,3 +434,19 @@ def test_only_what_changed_is_cleaned_again(lines: Project, monkeypatch: pytest.
     more = build(lines, source=[*SOURCES, "c.txt"])
     assert cleaned == ["c.txt"]
     assert build(lines, "fresh", source=[*SOURCES, "c.txt"]).content_sha256 == more.content_sha256
+
+
+def test_kept_scores_let_nothing_through_that_cannot_be_judged(project: Project) -> None:
+    item = "what is the name of the tall grey bird that stands in the shallow river all day long"
+    put(project, "items.jsonl", [{"question": item}])
+    texts = [f"Before it. {item} And behind it.", "No sentence ends here", "word " * 60]
+    put(project, "a.jsonl", [{"text": text} for text in texts])
+    keys: dict[str, Any] = {"source": "a.jsonl", "decontaminate": ["items.jsonl"], **WHOLE}
+    filters = [{"name": "length", "min_words": 50}, {"name": "c4", "min_sentences": 0}]
+    for keep_scores in (False, True):
+        name = f"scores-{keep_scores}".lower()
+        manifest = build(project, name, filters=filters[:1], keep_scores=keep_scores, **keys)
+        assert [row["text"] for row in rows(project, name)] == [texts[2]]
+        adds_up(manifest)
+    with pytest.raises(SpecError, match="1 contaminated, 2 filter:c4:empty"):
+        build(project, filters=filters, keep_scores=True, **keys)
