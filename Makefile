@@ -32,6 +32,10 @@ check: setup
 
 bench: setup
 	$(BIN)/python tests/bench/stages.py .bench/stages
+	$(BIN)/python tests/bench/corpus_peers.py .bench/corpus
+	$(BIN)/python tests/bench/html_extraction.py
+	$(BIN)/python tests/bench/near_duplicates.py
+	$(BIN)/python tests/bench/corpus_memory.py .bench/memory
 
 # Uses the Python, and the torch, that are there: CUDA builds differ from machine to machine.
 test-gpu:
