@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from gptcli.artifacts.build import SPEC, cache_path, partial_path, repair, touch
 from gptcli.artifacts.durable import PENDING
-from gptcli.artifacts.manifest import Input, Inputs, Manifest, manifest_of
+from gptcli.artifacts.manifest import FORMAT_VERSIONS, Input, Inputs, Manifest, manifest_of
 from gptcli.artifacts.project import Project
 from gptcli.console import Report, human_bytes, print_json, print_report, print_rows
 from gptcli.errors import ArtifactError, ResourceError
@@ -178,13 +178,14 @@ def _settle(
 
 
 def what_differs(standing: Standing, spec: Spec, inputs: Inputs) -> list[str]:
-    """Each key and input that is no longer what the standing artifact was made from, in words."""
+    """Each key and input that is no longer what the standing artifact was made from, and its format, in words."""
     made, wanted = standing.spec or {}, json.loads(json.dumps(spec.content()))
     keys = [*sorted(made.keys() & wanted.keys()), *sorted(made.keys() ^ wanted.keys())]  # most telling first
     differences = [told for key in keys for told in _changes(key, made.get(key), wanted.get(key))]
     before = {(entry.role, entry.content_sha256) for entry in standing.inputs}
     return (
-        differences
+        _older_format(standing.manifest)
+        + differences
         + [
             f"{entry.role} {entry.path} has changed"
             for entry in inputs.entries
@@ -192,6 +193,13 @@ def what_differs(standing: Standing, spec: Spec, inputs: Inputs) -> list[str]:
         ]
         + ([] if len(standing.inputs) == len(inputs.entries) else ["the number of inputs has changed"])
     )
+
+
+def _older_format(manifest: Manifest | None) -> list[str]:
+    """An older format can be read, but is not what a rebuild would write."""
+    if manifest is None or manifest.format_version == FORMAT_VERSIONS[manifest.kind]:
+        return []
+    return [f"its format was {manifest.format_version}, now {FORMAT_VERSIONS[manifest.kind]}"]
 
 
 def _changes(key: str, old: Any, new: Any) -> list[str]:

@@ -15,7 +15,7 @@ from gptcli.errors import ArtifactError
 
 MANIFEST = "manifest.json"
 FORMAT_VERSIONS = {
-    "corpus": 1,
+    "corpus": 2,
     "tokens": 1,
     "run": 1,
     "checkpoint": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import pyarrow.compute as pc
 from gptcli.artifacts.schemas import CORPUS_SCHEMA, DROPPED_SCHEMA, SPLITS
 from gptcli.artifacts.shards import ShardWriter, shard_name
 from gptcli.corpus.catalogue import Catalogue, Ints
+from gptcli.corpus.cleaning import judged, shown
 from gptcli.corpus.decisions import KEPT, Decision
 from gptcli.corpus.plan import Unit
 from gptcli.corpus.samples import Samples
+from gptcli.corpus.spec import CorpusSpec
 from gptcli.corpus.units import read_dropped, read_texts
 
 DROPPED = "dropped.arrow"
@@ -64,7 +67,7 @@ class ShardSet:
 
 def write_shards(
     units: Sequence[Unit],
-    unit_directory: Path,
+    catalogue: Catalogue,
     directory: Path,
     decision: Decision,
     shard_bytes: int,
@@ -75,28 +78,26 @@ def write_shards(
 
     Returns rows by file name. `between` is called a unit, `rewrite` changes the texts of a unit's rows.
     """
-    shards = ShardSet(directory, shard_bytes)
+    shards, starts = ShardSet(directory, shard_bytes), catalogue.texts.starts
     rounds = int(decision.copies[decision.kept].max(initial=1))
     for number in range(rounds):
         wanted = decision.kept & (decision.copies > number)
-        begin = 0
-        for _, batch in _batches(units, unit_directory, between if number == 0 else None):
-            here = slice(begin, begin + batch.num_rows)
-            if wanted[here].any():
-                rows = rewrite(begin, batch) if rewrite else batch
-                _write_batch(rows, np.where(wanted[here], decision.splits[here], -1), shards)
-            begin = here.stop
+        for place, unit in enumerate(units):
+            if wanted[starts[place] : starts[place + 1]].any():
+                for begin, batch in _batches(catalogue.texts.directory, unit, int(starts[place])):
+                    here = slice(begin, begin + batch.num_rows)
+                    rows = rewrite(begin, batch) if rewrite else batch
+                    _write_batch(rows, np.where(wanted[here], decision.splits[here], -1), shards)
+            if number == 0:
+                between(unit)
     return shards.close()
 
 
-def _batches(
-    units: Sequence[Unit], directory: Path, between: Callable[[Unit], None] | None
-) -> Iterator[tuple[Unit, pa.RecordBatch]]:
-    for unit in units:
-        for batch in read_texts(directory, unit.key):
-            yield unit, batch
-        if between is not None:
-            between(unit)
+def _batches(directory: Path, unit: Unit, begin: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """A unit's rows, and the number of the first of them."""
+    for batch in read_texts(directory, unit.key):
+        yield begin, batch
+        begin += batch.num_rows
 
 
 def _write_batch(batch: pa.RecordBatch, splits: Ints, shards: ShardSet) -> None:
@@ -122,11 +123,11 @@ def hex_ids(hashes: Any) -> list[str]:
 
 def write_dropped(
     units: Sequence[Unit],
-    unit_directory: Path,
-    directory: Path,
     catalogue: Catalogue,
+    directory: Path,
     decision: Decision,
     samples: Samples,
+    spec: CorpusSpec,
 ) -> dict[str, int]:
     """Write every document that was left out, unit by unit: those of the cleaning first, then those of the last pass.
 
@@ -134,7 +135,7 @@ def write_dropped(
     """
     writer = ShardWriter(directory / DROPPED, DROPPED_SCHEMA, compression="zstd", rows_per_batch=1 << 14)
     for number, unit in enumerate(units):
-        for batch in read_dropped(unit_directory, unit.key):
+        for batch in read_dropped(catalogue.texts.directory, unit.key):
             samples.offer_batch(batch)
             ids = pa.nulls(batch.num_rows, pa.string())
             rows = [batch.column(name) if name != "kept_id" else ids for name in DROPPED_SCHEMA.names]
@@ -143,11 +144,13 @@ def write_dropped(
         here = np.arange(starts[number], starts[number + 1])
         gone = here[decision.reasons[here] != KEPT]
         if len(gone):
-            writer.write(_left_out(gone, catalogue, decision, samples))
+            writer.write(_left_out(gone, catalogue, decision, samples, spec))
     return {DROPPED: writer.close()}
 
 
-def _left_out(numbers: Ints, catalogue: Catalogue, decision: Decision, samples: Samples) -> pa.RecordBatch:
+def _left_out(
+    numbers: Ints, catalogue: Catalogue, decision: Decision, samples: Samples, spec: CorpusSpec
+) -> pa.RecordBatch:
     """Documents that cleaning kept and the last pass did not, in DROPPED_SCHEMA."""
     found: dict[str, list[Any]] = {name: [] for name in DROPPED_SCHEMA.names}
     for number, row in zip(numbers.tolist(), catalogue.texts.rows(numbers), strict=True):
@@ -160,13 +163,19 @@ def _left_out(numbers: Ints, catalogue: Catalogue, decision: Decision, samples: 
             "source_offset": row["source_offset"],
             "source_bytes": row["source_bytes"],
             "reason": decision.names[decision.reasons[number]],
-            "value": f"{decision.similarity[number]:.6g}" if is_like else decision.values.get(number),
+            "value": f"{decision.similarity[number]:.6g}" if is_like else _value(row["scores"], spec),
             "kept_id": id_of(catalogue, instead) if is_like else None,
         }
         for name, value in told.items():
             found[name].append(value)
         samples.offer(str(told["reason"]), str(told["id"]), str(told["path"]), told["value"], row["text"])
     return pa.record_batch([pa.array(found[name], DROPPED_SCHEMA.field(name).type) for name in found], DROPPED_SCHEMA)
+
+
+def _value(scores: str | None, spec: CorpusSpec) -> str | None:
+    """What the rule measured that a document failed by its kept scores, where it failed one."""
+    reason, value = judged(json.loads(scores), spec) if scores else ("", 0.0)
+    return shown(value) if reason else None
 
 
 def id_of(catalogue: Catalogue, number: int) -> str:

@@ -37,8 +37,8 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.bytes)
 
-    def scores(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Of every document with kept scores its number, and filter → rule → value."""
+    def scores(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        """Of every document with kept scores its number, and for each filter rule → value."""
         number = 0
         for key in self.texts.keys:
             for batch in read_texts(self.texts.directory, key):

@@ -126,10 +126,15 @@ class Cleaner:
         steps, text = self._filtered(text, piece)
         later = self._spec.keep_scores  # what can be judged then is not left out now
         failed = next((step for step in steps if step.failed and not (later and step.can_be_judged)), None)
+        if failed is None and (reason := judge_length(text, self._spec)):  # a filter may have cut it
+            self._drop(file, piece, text, reason, str(len(text)))
+            return
         if failed is not None:
             value = failed.values.get(failed.failed)
             self._drop(file, piece, text, reason_of(failed), None if value is None else shown(value))
             return
+        if not any(step.failed for step in steps):
+            self._note_changes(steps)
         began = time.perf_counter()
         self._keep(file, piece, text, steps)
         self._spent("signing and writing", began)
@@ -140,21 +145,21 @@ class Cleaner:
         for step, changed in filter_steps(text, url_of(piece), self._spec, self._items, every):
             self._spent(step.name, began)
             text = changed
-            self._note(step)
+            if isinstance(code := step.values.get("language"), str):
+                self._counts.languages[code] = self._counts.languages.get(code, 0) + 1
             steps.append(step)
             began = time.perf_counter()
         return steps, text
 
-    def _note(self, step: Step) -> None:
-        for what, count in step.changes.items():
-            key = f"{step.name}:{what}"
-            self._counts.rewritten[key] = self._counts.rewritten.get(key, 0) + count
-        if isinstance(code := step.values.get("language"), str):
-            self._counts.languages[code] = self._counts.languages.get(code, 0) + 1
+    def _note_changes(self, steps: list[Step]) -> None:
+        for step in steps:
+            for what, count in step.changes.items():
+                key = f"{step.name}:{what}"
+                self._counts.rewritten[key] = self._counts.rewritten.get(key, 0) + count
 
     def _keep(self, file: UnitFile, piece: Piece, text: str, steps: list[Step]) -> None:
         data = text.encode()
-        scores = {step.name: step.values for step in steps if step.values} if self._spec.keep_scores else None
+        scores = [step.values for step in steps if step.name != DECONTAMINATION] if self._spec.keep_scores else None
         self._writer.write(
             Kept(
                 hash=text_hash(data),
@@ -166,7 +171,7 @@ class Cleaner:
                 size=piece.size,
                 license=self._unit.license,
                 meta=piece.meta,
-                scores=None if scores is None else json.dumps(scores, ensure_ascii=False, sort_keys=True),
+                scores=None if scores is None else json.dumps(scores, ensure_ascii=False),
                 shingles=shingle_hashes(text, steps[-1].words if steps else None) if self._near else None,
                 paragraphs=paragraph_hashes(text, fewest) if (fewest := self._spec.repeated_paragraphs) else None,
             )
@@ -224,10 +229,10 @@ def measured(one: Filter, view: View, every: bool) -> tuple[dict[str, Value], st
     return values, failed
 
 
-def judged(scores: dict[str, dict[str, Value]], spec: CorpusSpec) -> tuple[str, Value]:
-    """The reason by kept scores ("": kept) and its value, under the spec's thresholds of now."""
-    for one in spec.steps():
-        for rule, value in scores.get(one.name, {}).items():
+def judged(scores: list[dict[str, Value]], spec: CorpusSpec) -> tuple[str, Value]:
+    """The reason by kept scores, one entry a filter ("": kept), and its value, under the spec's thresholds of now."""
+    for one, values in zip(spec.steps(), scores, strict=True):
+        for rule, value in values.items():
             if not one.passes(rule, value):
                 return f"filter:{one.name}:{rule}", value
     return "", 0.0

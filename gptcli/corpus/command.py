@@ -37,7 +37,7 @@ def corpus(
       gptcli corpus --name mine --show 3
       gptcli corpus --name mine --explain 3fa41c
     """
-    _require_one(source, show, explain)
+    _require_one(show, explain, _given(source, offline, shared))
     if show is not None:
         from gptcli.artifacts.project import Project
         from gptcli.corpus import inspect
@@ -57,15 +57,33 @@ def corpus(
         stage.execute("corpus", shared, {"source": source or None, "offline": offline or None})
 
 
-def _require_one(source: list[str] | None, show: int | None, explain: str | None) -> None:
+def _given(source: list[str] | None, offline: bool, shared: Shared) -> dict[str, str]:
+    """What was given that only makes a corpus, by its name; the value as it was typed, "" for a flag."""
+    given = {"the sources": " ".join(source or []), "--set": " ".join(shared.settings or [])}
+    flags = {
+        "--dry-run": shared.dry_run,
+        "--update": shared.update,
+        "--force": shared.force,
+        "--offline": offline,
+    }
+    return {name: value for name, value in given.items() if value} | {name: "" for name, on in flags.items() if on}
+
+
+def _require_one(show: int | None, explain: str | None, given: dict[str, str]) -> None:
     """SpecError where a finished corpus is asked for in two ways, or together with what makes one."""
     from gptcli.errors import SpecError
 
-    options = [name for name, given in (("--show", show), ("--explain", explain)) if given is not None]
+    options = [name for name, wanted in (("--show", show), ("--explain", explain)) if wanted is not None]
     if len(options) > 1:
         raise SpecError(f"{' and '.join(options)} do not go together", "give one of them")
-    if options and source:
+    if options and "the sources" in given:
         raise SpecError(
-            f"{options[0]} shows a corpus that is finished, and reads no sources: {' '.join(source)}",
+            f"{options[0]} shows a corpus that is finished, and reads no sources: {given['the sources']}",
             f"leave out the sources and name the corpus with --name, or leave out {options[0]}",
+        )
+    if options and given:
+        names = " and ".join(given)
+        raise SpecError(
+            f"{options[0]} shows a corpus that is finished, and makes none: {names} would do nothing",
+            f"leave out {names}, or leave out {options[0]}",
         )

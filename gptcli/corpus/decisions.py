@@ -11,7 +11,6 @@ import numpy as np
 from gptcli.artifacts.schemas import SPLITS
 from gptcli.corpus.catalogue import Catalogue, Ints
 from gptcli.corpus.cleaning import DOWN_SAMPLED, DUPLICATE
-from gptcli.corpus.spec import CorpusSpec
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 KEPT = 0  # in `Decision.reasons`
@@ -26,7 +25,6 @@ class Decision:
     similarity: Ints  # with that document, of their shingles; 1 for equal texts
     splits: Ints  # number in SPLITS
     copies: Ints  # how often it is written
-    values: dict[int, str] = field(default_factory=dict)  # what a rule measured, by document
     names: list[str] = field(default_factory=lambda: [""])
 
     @property
@@ -77,17 +75,26 @@ def first_of(hashes: Ints) -> Ints:
     return first
 
 
-def place(catalogue: Catalogue, decision: Decision, clusters: Ints | None, spec: CorpusSpec, weights: Ints) -> None:
-    """Split and copies of every kept document.
+def give_copies(catalogue: Catalogue, decision: Decision, weights: Ints) -> None:
+    """How often each kept document is written: training documents by weight, the others once.
 
-    clusters: for each document a number it shares with its near-duplicates, which go into one split; weights: how
-    often, on average, a training document of each typed source is written.
+    weights: of each typed source. A document that stands for others counts with the highest weight among them all.
     """
-    names = catalogue.hashes[:, 0] if clusters is None else smallest_in(clusters, catalogue.hashes[:, 0])
-    decision.splits[:] = split_of(names, spec.val_share, spec.test_share, spec.split_seed)
-    copies = copies_of(catalogue.hashes[:, 1], weights[catalogue.sources])
+    own = weights[catalogue.sources].astype(np.float64)
+    highest = own.copy()
+    gone = np.flatnonzero(decision.kept_id >= 0)
+    np.maximum.at(highest, _stand_ins(decision.kept_id)[gone], own[gone])
+    copies = copies_of(catalogue.hashes[:, 1], highest)
     decision.copies[:] = np.where(decision.splits == SPLITS.index("train"), copies, 1)
     decision.leave_out(decision.kept & (decision.copies == 0), DOWN_SAMPLED)
+
+
+def _stand_ins(kept_id: Ints) -> Ints:
+    """For each document the one that stands for it in the end, or itself."""
+    stands = np.where(kept_id >= 0, kept_id, np.arange(len(kept_id)))
+    while not np.array_equal(further := stands[stands], stands):
+        stands = further
+    return stands
 
 
 def smallest_in(clusters: Ints, values: Ints) -> Ints:

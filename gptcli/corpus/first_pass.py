@@ -16,7 +16,7 @@ from gptcli.corpus.plan import Planner, Unit
 from gptcli.corpus.remarks import require_text
 from gptcli.corpus.spec import CorpusSpec, item_files, located, source_files
 from gptcli.corpus.training import with_weights
-from gptcli.corpus.units import is_finished
+from gptcli.corpus.units import Counts, is_finished
 from gptcli.corpus.work import mapped, workers_of
 from gptcli.job import Job
 from gptcli.progress import Bar
@@ -30,6 +30,7 @@ class Cleaned:
 
     units: list[Unit] = field(default_factory=list)
     quality: list[dict[str, Any]] = field(default_factory=list)  # figures of the trained classifiers
+    single: set[int] = field(default_factory=set)  # numbers of the sources that are one file
 
 
 def clean(spec: CorpusSpec, job: Job, cache: Path) -> Cleaned:
@@ -39,13 +40,13 @@ def clean(spec: CorpusSpec, job: Job, cache: Path) -> Cleaned:
     ready, trained = with_weights(located(spec, job.project), spec.tables(), files, cache)
     others = [entry.content_sha256 for entry in job.inputs.entries if entry.role != "source"]
     told = {**cleaning_content(spec), "files": others, "weights": trained.sha256}
-    cleaned = Cleaned(quality=trained.stats)
+    cleaned = Cleaned(quality=trained.stats, single=_single(spec, files))
     size = _bytes(files, job)
     with job.progress.bar("corpus: cleaning", size, "B") as bar:
         units = Planner(spec.tables(), spec.max_chars, told).units(files, job.inputs.sources)
         waiting = _waiting(units, cache, cleaned, job, bar)
         work = partial(_clean_one, spec=ready, directory=cache, items=items)
-        _follow(mapped(spec, work, waiting, workers_of(spec, size)), _single(files), spec, job, bar)
+        _follow(mapped(spec, work, waiting, workers_of(spec, size)), cleaned.single, job, bar)
     return cleaned
 
 
@@ -60,6 +61,7 @@ def _waiting(units: Iterator[Unit], cache: Path, cleaned: Cleaned, job: Job, bar
     told = False
     for unit in units:
         cleaned.units.append(_light(unit))
+        job.stop.check()
         if not is_finished(cache, unit):
             yield unit
             continue
@@ -79,13 +81,13 @@ def _light(unit: Unit) -> Unit:
     return unit if unit.part is None else replace(unit, part=replace(unit.part, data=None))
 
 
-def _follow(results: Iterator[tuple[Unit, Done]], single: set[str], spec: CorpusSpec, job: Job, bar: Bar) -> None:
+def _follow(results: Iterator[tuple[Unit, Done]], single: set[int], job: Job, bar: Bar) -> None:
     """Show how the work goes on, and end it where it makes no sense."""
-    names = [table.name for table in spec.tables()]
     seconds: Counter[str] = Counter()
     read = kept = 0
     for unit, done in results:
-        require_text(unit, done.columns, done.with_text, names[unit.source] in single)
+        if unit.part is None or unit.part.is_whole:
+            require_text([unit], [Counts(columns=done.columns, with_text=done.with_text)], single)
         seconds.update(done.seconds)
         read, kept = read + done.read, kept + done.kept
         bar.advance(unit.bytes)
@@ -93,9 +95,10 @@ def _follow(results: Iterator[tuple[Unit, Done]], single: set[str], spec: Corpus
         job.stop.check()
 
 
-def _single(files: list[SourceFile]) -> set[str]:
+def _single(spec: CorpusSpec, files: list[SourceFile]) -> set[int]:
     """The sources that are one file, named by itself."""
-    return {source for source, count in Counter(file.source for file in files).items() if count == 1}
+    files_of = Counter(file.source for file in files)
+    return {number for number, table in enumerate(spec.tables()) if files_of[table.name] == 1}
 
 
 def _items(spec: CorpusSpec, job: Job, cache: Path) -> Path | None:

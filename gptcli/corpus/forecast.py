@@ -89,7 +89,7 @@ def _measured(spec: CorpusSpec, files: Sequence[ProbedFile], probes: Sequence[Pr
     deciding, began = time.perf_counter() - began, time.perf_counter()
     out = folder / "shards"
     out.mkdir()
-    write_shards(units, folder, out, decision, spec.shard_bytes, lambda unit: None, repeats)
+    write_shards(units, catalogue, out, decision, spec.shard_bytes, lambda unit: None, repeats)
     shards = [path for split in ("train", "val", "test") for path in shard_paths(out, split)]
     shard_bytes = _size(shards)
     ngrams = [path.with_suffix(".ngrams") for path in shards] if spec.ngrams else []
@@ -125,8 +125,9 @@ def _measured(spec: CorpusSpec, files: Sequence[ProbedFile], probes: Sequence[Pr
         columns={
             name: keys
             for one in probes
+            for found in [set(one.counts.with_text)]
             for name, keys in one.counts.columns.items()
-            if name not in one.counts.with_text
+            if name not in found
         },
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gptcli.artifacts.build import partial_path
-from gptcli.artifacts.manifest import MANIFEST, Manifest, read_manifest
+from gptcli.artifacts.manifest import FORMAT_VERSIONS, MANIFEST, Manifest, read_manifest
 from gptcli.artifacts.project import Project
 from gptcli.artifacts.schemas import SPLITS
 from gptcli.artifacts.shards import open_shard, shard_paths
@@ -26,7 +26,7 @@ _NUMBERS = ("read", "kept", "share", "text", "p5 / p50 / p95 chars")
 def show(project: Project, name: str, count: int) -> Report:
     """The first `count` documents of every split, and what was left out and why, by source.
 
-    Raises ArtifactError when corpus/NAME isn't there or is broken.
+    Raises ArtifactError when corpus/NAME isn't there, is broken, or was made by an older gptcli.
     """
     place = project.place(FOLDER, name)
     stats = finished(place).stats
@@ -35,9 +35,9 @@ def show(project: Project, name: str, count: int) -> Report:
 
 
 def finished(place: Path) -> Manifest:
-    """The manifest of a finished corpus; ArtifactError naming the command that makes it where there is none."""
+    """The manifest of a finished corpus in today's format; ArtifactError naming the command that makes it if not."""
     try:
-        return read_manifest(place, KIND)
+        manifest = read_manifest(place, KIND)
     except ArtifactError as error:
         if (place / MANIFEST).exists():
             raise
@@ -48,6 +48,12 @@ def finished(place: Path) -> Manifest:
         raise ArtifactError(
             f"there is no corpus {place.name}", f"gptcli corpus SOURCE --name {place.name} makes it"
         ) from error
+    if manifest.format_version < FORMAT_VERSIONS[KIND]:  # what left it, and the figures of its sources, are not told
+        raise ArtifactError(
+            f"the corpus {place.name} was made by an older gptcli",
+            f"gptcli corpus --name {place.name} --update rebuilds it",
+        )
+    return manifest
 
 
 def print_shown(report: Report, as_json: bool) -> None:

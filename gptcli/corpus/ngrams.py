@@ -1,4 +1,4 @@
-"""Writes the n-gram index of one corpus shard, which decontamination and evaluation look items up in."""
+"""Writes the n-gram index of one corpus shard, in which other texts can be looked up (artifacts/ngrams.py)."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from gptcli.records.sources import SourceFile
 UNIT_BYTES = 4 << 20  # raw bytes of source files at which a unit is closed
 UNIT_FILES = 1024  # files at which it is closed
 PART_BYTES = 16 << 20  # of a big file
-LAYOUT = 4  # of the unit files: units of another layout are made again
+LAYOUT = 5  # of the unit files: units of another layout are made again
 _DECIDING = ("charset-normalizer", "ftfy", "py3langid", "rensa", "resiliparse", "trafilatura")  # packages
 _EARLY = 8  # a unit may close at 1 file in so many once it holds as small a share of its bytes
 

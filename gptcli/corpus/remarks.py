@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from gptcli.corpus.catalogue import Catalogue
 from gptcli.corpus.decisions import Decision
 from gptcli.corpus.plan import Unit
 from gptcli.corpus.spec import CorpusSpec
+from gptcli.corpus.units import Counts
 from gptcli.errors import SpecError
 from gptcli.progress import Progress
 
@@ -18,15 +19,20 @@ _SHOWN_CHARS = 80  # of a document
 _MANY_ALIKE = 0.5  # share of documents removed as duplicates at which one should look
 
 
-def require_text(unit: Unit, columns: dict[str, list[str]], with_text: Sequence[str], is_single: bool) -> None:
-    """SpecError where a file that was named by itself has rows, and none with the text key."""
-    for name, keys in columns.items():
-        if is_single and name not in with_text:
-            raise SpecError(
-                f"no row of {name} has the text key {unit.options.text_key}; the keys there are: {', '.join(keys)}",
-                "name one of them with --set text_key=KEY, or for this source alone in the recipe: "
-                f'source = [{{path = "{name}", text_key = "KEY"}}]',
-            )
+def require_text(units: Sequence[Unit], counts: Sequence[Counts], single: Collection[int]) -> None:
+    """SpecError where a file that was named by itself has rows, and none with the text key.
+
+    counts: of each unit; single: the numbers of the sources that are one file.
+    """
+    with_text = {name for one in counts for name in one.with_text}
+    for unit, one in zip(units, counts, strict=True):
+        for name, keys in one.columns.items():
+            if unit.source in single and name not in with_text:
+                raise SpecError(
+                    f"no row of {name} has the text key {unit.options.text_key}; the keys there are: {', '.join(keys)}",
+                    "name one of them with --set text_key=KEY, or for this source alone in the recipe: "
+                    f'source = [{{path = "{name}", text_key = "KEY"}}]',
+                )
 
 
 def require_some(catalogue: Catalogue, decision: Decision, spec: CorpusSpec) -> None:

@@ -12,18 +12,19 @@ from gptcli.corpus.cleaning import REPEATED, text_hash
 from gptcli.corpus.decisions import Decision
 from gptcli.corpus.dedup.paragraphs import repeated, without
 from gptcli.corpus.dedup.shingles import Hashes
+from gptcli.corpus.spec import CorpusSpec
 from gptcli.corpus.units import paragraphs_path
 
 
 class Repeats:
     """Which paragraphs of the kept documents stand in an earlier one of them; called, it takes them out of rows.
 
-    Documents of which nothing is left are left out of `decision`; the hashes and lengths in `catalogue` become those of
-    the texts as they are written. Memory: one byte a paragraph.
+    Documents of which too little is left are left out of `decision`; the hashes and lengths in `catalogue` become those
+    of the texts as they are written. Memory: one byte a paragraph.
     """
 
-    def __init__(self, catalogue: Catalogue, decision: Decision, min_chars: int) -> None:
-        self._catalogue, self._min_chars = catalogue, min_chars
+    def __init__(self, catalogue: Catalogue, decision: Decision, spec: CorpusSpec) -> None:
+        self._catalogue, self._min_chars, self._fewest = catalogue, spec.repeated_paragraphs, spec.min_chars
         self._kept = decision.kept.copy()
         counts = np.where(self._kept, catalogue.paragraphs, 0)
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
@@ -51,7 +52,7 @@ class Repeats:
         numbers = self._touched()
         for number, text in zip(numbers.tolist(), catalogue.texts(numbers), strict=True):
             left = self.text(number, text)
-            if left.strip():
+            if left.strip() and len(left) >= self._fewest:
                 data = left.encode()
                 catalogue.bytes[number], catalogue.chars[number] = len(data), len(left)
                 catalogue.hashes[number] = np.frombuffer(text_hash(data), dtype="<u8")

@@ -206,7 +206,7 @@ def _languages(stats: Mapping[str, Any]) -> list[str]:
 
 def _rewritten(stats: Mapping[str, Any]) -> list[str]:
     rows = [(code(what), f"{count:,}") for what, count in _by_count(stats["rewritten"])]
-    told = "What filters cut out or replaced, in all documents they saw, those left out later among them."
+    told = "What filters cut out or replaced, in the documents that passed them all."
     return [note(told), table(("filter:what", "times"), rows, (1,))] if rows else []
 
 

@@ -12,6 +12,7 @@ from gptcli.artifacts.durable import sha256_file
 from gptcli.artifacts.manifest import Manifest, Source
 from gptcli.artifacts.project import Project
 from gptcli.corpus.cleaning import (
+    DECONTAMINATION,
     Step,
     filter_steps,
     judge_length,
@@ -134,7 +135,7 @@ def _take_through(again: Retraced, piece: Piece, spec: CorpusSpec, items: Items 
     filters = iter(spec.steps())
     for step, changed in filter_steps(text, url_of(piece), spec, items, every=True):
         text = changed
-        one = None if step.name == "decontamination" else next(filters)
+        one = None if step.name == DECONTAMINATION else next(filters)
         rules = [
             {
                 "rule": rule,
@@ -146,6 +147,7 @@ def _take_through(again: Retraced, piece: Piece, spec: CorpusSpec, items: Items 
         ]
         again.steps.append(_told(step, rules, len(text)))
         again.reason = again.reason or (reason_of(step) if step.failed else "")
+    again.reason = again.reason or judge_length(text, spec)
     again.id = text_hash(text.encode()).hex()
 
 

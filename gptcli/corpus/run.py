@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gptcli.artifacts.build import Build, cache_path
-from gptcli.artifacts.durable import PENDING, write_json, write_text
+from gptcli.artifacts.durable import PENDING, disk_errors, write_json, write_text
 from gptcli.artifacts.manifest import Manifest
 from gptcli.artifacts.ngrams import NGRAMS
 from gptcli.corpus import assembly
@@ -20,7 +20,7 @@ from gptcli.corpus.decisions import Decision
 from gptcli.corpus.first_pass import clean
 from gptcli.corpus.ngrams import write_ngrams
 from gptcli.corpus.plan import Unit
-from gptcli.corpus.remarks import require_some, tell
+from gptcli.corpus.remarks import require_some, require_text, tell
 from gptcli.corpus.repeats import Repeats
 from gptcli.corpus.report import render_report
 from gptcli.corpus.samples import EACH, Samples
@@ -37,10 +37,12 @@ def run(spec: CorpusSpec, job: Job) -> Manifest:
     """Build corpus/NAME. SpecError where a source can't be read or nothing is left; StoppedError between units."""
     build = Build.open(job.place, kind=KIND, spec=spec.content(), inputs=job.inputs, say=job.progress.say)
     cache = cache_path(job.place)
-    cache.mkdir(parents=True, exist_ok=True)
+    with disk_errors(cache):
+        cache.mkdir(parents=True, exist_ok=True)
     cleaned = clean(spec, job, cache)
     catalogue = open_catalogue(cache, cleaned.units)
-    decision, repeats = decide(spec, catalogue, job.progress)
+    require_text(cleaned.units, catalogue.counts, cleaned.single)
+    decision, repeats = decide(spec, catalogue, job.progress, job.stop.check)
     require_some(catalogue, decision, spec)
     samples = Samples()
     rows = _write(spec, job, build.directory, cleaned.units, catalogue, decision, repeats, samples)
@@ -67,21 +69,20 @@ def _write(
     samples: Samples,
 ) -> dict[str, int]:
     """The shards, what was left out, and the n-grams; rows by file name."""
-    cache = catalogue.texts.directory
     with job.progress.bar("corpus: writing", sum(unit.bytes for unit in units), "B") as bar:
 
         def between(unit: Unit) -> None:
             bar.advance(unit.bytes)
             job.stop.check()
 
-        rows = assembly.write_shards(units, cache, directory, decision, spec.shard_bytes, between, repeats)
+        rows = assembly.write_shards(units, catalogue, directory, decision, spec.shard_bytes, between, repeats)
     ngrams = (
         _write_ngrams(spec, job, directory, sorted(rows), int(catalogue.bytes[decision.kept].sum()))
         if spec.ngrams
         else {}
     )
-    dropped = assembly.write_dropped(units, cache, directory, catalogue, decision, samples)
-    _offer_kept(catalogue, decision, samples)
+    dropped = assembly.write_dropped(units, catalogue, directory, decision, samples, spec)
+    _offer_kept(catalogue, decision, repeats, samples)
     return rows | dropped | ngrams
 
 
@@ -103,12 +104,14 @@ def _index_shard(name: str, directory: Path) -> int:
     return write_ngrams(directory / name, directory / NGRAMS / name)
 
 
-def _offer_kept(catalogue: Catalogue, decision: Decision, samples: Samples) -> None:
+def _offer_kept(catalogue: Catalogue, decision: Decision, repeats: Repeats | None, samples: Samples) -> None:
     numbers = np.flatnonzero(decision.kept)
     ids = catalogue.hashes[numbers].byteswap()  # as text, ids compare by their bytes from the first
     lowest = np.sort(numbers[np.lexsort((ids[:, 1], ids[:, 0]))[:EACH]])
     for number, row in zip(lowest, catalogue.texts.rows(lowest), strict=True):
-        samples.offer("kept", assembly.id_of(catalogue, int(number)), row["path"], None, row["text"])
+        text = row["text"].decode()
+        written = repeats.text(int(number), text) if repeats else text
+        samples.offer("kept", assembly.id_of(catalogue, int(number)), row["path"], None, written)
 
 
 def _write_report(
@@ -125,5 +128,7 @@ def _let_go(cache: Path, units: list[Unit]) -> None:
         return
     wanted = {unit.key for unit in units}
     for path in cache.iterdir():
-        if path.name.partition(".")[0] not in wanted or path.name.endswith(PENDING):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name.partition(".")[0] not in wanted or path.name.endswith(PENDING):
             path.unlink()

@@ -61,7 +61,13 @@ class SourceTable(Spec):
     gutenberg: bool | None = Field(None, description="cut off Project Gutenberg's header and footer")
     header: bool | None = Field(None, description="whether the first row of csv and tsv files names the columns")
     license: str | None = Field(None, description="SPDX licence")
-    weight: float = Field(1.0, gt=0, le=100, description="how often each training document is written, on average")
+    weight: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="how often each training document is written, on average; one that is kept for its equals and "
+        "near-duplicates takes the highest weight among them",
+    )
 
     @property
     def name(self) -> str:
@@ -143,7 +149,10 @@ class CorpusSpec(Spec):
         default_factory=lambda: NearSpec.model_validate({}), description="how near-duplicates are found"
     )
     repeated_paragraphs: int = Field(
-        0, ge=0, description="remove paragraphs of this many characters that an earlier document has; 0: keep them"
+        0,
+        ge=0,
+        description="remove paragraphs of this many characters that an earlier document has; 0: keep them. Of "
+        "documents that this makes equal one is kept; those that it only makes alike are not compared again",
     )
     decontaminate: OneOrMore = Field([], description="files of evaluation items that no document may hold")
     decontamination: DecontaminationSpec = Field(
@@ -153,7 +162,7 @@ class CorpusSpec(Spec):
     test_share: float = Field(0.05, ge=0, lt=1, description="share of the documents held out for testing")
     split_seed: int = Field(0, ge=0, lt=1 << 63, description="which documents are held out")
     shard_bytes: int = Field(64_000_000, ge=1, description="bytes of text at which a shard is closed")
-    ngrams: bool = Field(True, description="write the sorted hashes of every shard's 13-grams, for eval")
+    ngrams: bool = Field(True, description="write the sorted hashes of every shard's 13-grams, to look texts up in")
     license: str = Field("", description=f"SPDX licence of all sources; empty: unknown ({STDLIB}: PSF-2.0)")
     workers: int = run_field(0, "processes; 0: one a core where the sources are large", ge=0, le=1024)
     executor: Literal["local", "ray"] = run_field("local", "where the work runs: this machine, or a Ray cluster")
@@ -183,8 +192,11 @@ class CorpusSpec(Spec):
             )
         tables: dict[str, SourceTable] = {}
         for table in map(_as_table, self.source):
-            if tables.setdefault(table.path, table) != table:
-                raise SpecError(f"{table.path} stands twice among the sources, with other options", "name it once")
+            if tables.setdefault(table.name, table) != table:  # by name: what is written down has no password
+                raise SpecError(
+                    f"{table.name} stands twice among the sources, with other options or another password",
+                    "name it once",
+                )
         if DOCSTRINGS in tables:
             raise SpecError(f"{DOCSTRINGS} holds chats, not documents", f"use {STDLIB} here")
         return self
@@ -219,6 +231,7 @@ SPEC = CorpusSpec
 
 def inputs(spec: CorpusSpec, project: Project, previous: Manifest | None) -> Inputs:
     """The sources' files, hashed where they changed; what is far away is fetched. SpecError naming what can't be."""
+    located(spec, project)  # raises where a filter takes one file and several are named
     items = expand(spec.decontaminate, project.root) if spec.decontaminate else []
     read = [file for one in spec.steps() for path in one.files() for file in expand([path], project.root)]
     files = expand(_paths(spec), project.root, _downloads(project), spec.offline, tell)  # last: it may download

@@ -44,8 +44,9 @@ def corpus_stats(
         "without_text": [
             {"path": name, "text_key": table.text_key, "columns": keys}
             for table, counts in zip(tables, by_source, strict=True)
+            for found in [set(counts.with_text)]
             for name, keys in sorted(counts.columns.items())
-            if name not in counts.with_text
+            if name not in found
         ],
     }
 

@@ -7,9 +7,10 @@ deciding needs (hashes, lengths) and the counts as schema metadata; where asked 
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from gptcli.corpus.spec import NearSpec
 
 _BATCH_BYTES = 1 << 20  # text held before it is written; also what one document's text costs to look up
 _BATCH_ROWS = 1024
+_NEEDED = {"text.arrow", "dropped.arrow", "index.arrow"}  # endings of a unit's files
 SAMPLES = 10  # dropped documents of which the text is kept, a reason
 
 TEXT_SCHEMA = pa.schema(
@@ -40,7 +42,7 @@ TEXT_SCHEMA = pa.schema(
         pa.field("source_bytes", pa.int64()),
         pa.field("license", pa.string()),
         pa.field("meta", pa.string()),
-        pa.field("scores", pa.string()),  # JSON: filter → rule → value
+        pa.field("scores", pa.string()),  # JSON: for each filter rule → value
     ]
 )
 DROPPED_SCHEMA = pa.schema(
@@ -140,18 +142,25 @@ class UnitWriter:
         self._bands: list[Hashes] = []
         self._paragraphs: list[Hashes] = []
         self._dropped: list[Dropped] = []
+        self._shown: dict[str, list[tuple[str, int]]] = {}  # reason → ids and places of those whose text is held
         with disk_errors(self._path):
             self._file = self._pending.open("wb")
         self._writer = pa.ipc.new_file(self._file, TEXT_SCHEMA, options=_options())
 
     def write(self, kept: Kept) -> None:
         self._waiting.append(kept)
-        self._waiting_bytes += len(kept.text)
+        self._waiting_bytes += len(kept.text) + len(kept.meta or "") + len(kept.scores or "")
         if self._waiting_bytes >= _BATCH_BYTES or len(self._waiting) >= _BATCH_ROWS:
             self._flush()
 
     def drop(self, dropped: Dropped) -> None:
+        """Put down what is left out; of each reason only the texts with the lowest ids are held."""
+        shown = self._shown.setdefault(dropped.reason, [])
+        bisect.insort(shown, (dropped.id, len(self._dropped)))
         self._dropped.append(dropped)
+        if len(shown) > SAMPLES:
+            _, place = shown.pop()
+            self._dropped[place] = dataclasses.replace(self._dropped[place], text=None)
 
     def _flush(self) -> None:
         rows = self._waiting
@@ -227,14 +236,7 @@ def _count(hashes: Hashes | None) -> int:
 
 
 def _dropped_rows(dropped: list[Dropped]) -> pa.Table:
-    """In `DROPPED_SCHEMA`; the text of all but the first few of every reason, by id, is let go."""
-    seen: Counter[str] = Counter()
-    shown: set[int] = set()
-    for number in sorted(range(len(dropped)), key=lambda number: (dropped[number].id, number)):
-        reason = dropped[number].reason
-        if seen[reason] < SAMPLES:
-            seen[reason] += 1
-            shown.add(number)
+    """In `DROPPED_SCHEMA`."""
     columns: dict[str, list[Any]] = {
         "id": [row.id for row in dropped],
         "path": [row.path for row in dropped],
@@ -243,7 +245,7 @@ def _dropped_rows(dropped: list[Dropped]) -> pa.Table:
         "source_bytes": [row.size for row in dropped],
         "reason": [row.reason for row in dropped],
         "value": [row.value for row in dropped],
-        "text": [row.text if number in shown else None for number, row in enumerate(dropped)],
+        "text": [row.text for row in dropped],
     }
     return pa.table(columns, schema=DROPPED_SCHEMA)
 
@@ -281,7 +283,8 @@ def is_finished(directory: Path, unit: Unit) -> bool:
     """Whether an earlier process finished this very unit, and every byte of it is as it was written."""
     try:
         sums = json.loads(done_path(directory, unit.key).read_bytes())
-        return all(_sum_of(directory / f"{unit.key}.{ending}") == wanted for ending, wanted in sums.items())
+        whole = (_sum_of(directory / f"{unit.key}.{ending}") == wanted for ending, wanted in sums.items())
+        return sums.keys() >= _NEEDED and all(whole)
     except (OSError, ValueError, AttributeError):
         return False
 

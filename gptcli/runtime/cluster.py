@@ -5,6 +5,9 @@ Workers read and write the project's files themselves, so every node must see th
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -15,14 +18,18 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 LOOK_AHEAD = 2  # pieces of work in flight a worker
+ADDRESS = "RAY_ADDRESS"  # Ray's own variable
+
+_ANSWER_SECONDS = 5  # for a cluster's port to open; Ray itself would try for minutes
+_HOST_AND_PORT = re.compile(r"(?:ray://)?\[?(?P<host>[^/\[\]]+?)\]?:(?P<port>\d{1,5})/?")
 
 
 def map_on_ray(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
     """`function` of every item, in the items' order, in tasks on the cluster that RAY_ADDRESS names, or a local one.
 
     workers: tasks at a time; 0: one for each CPU of the cluster. A local cluster is started where none is named, and
-    ended with this process. Raises SpecError where Ray is missing, ResourceError where the cluster loses a worker; an
-    exception of `function` is raised as it is.
+    ended with this process. Raises SpecError where Ray is missing, ResourceError where no cluster answers at
+    RAY_ADDRESS or the cluster loses a worker; an exception of `function` is raised as it is.
     """
     try:
         import ray
@@ -36,11 +43,26 @@ def map_on_ray(function: Callable[[Item], Result], items: Iterable[Item], worker
 
 
 def _connect(ray: Any, workers: int) -> None:
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    address = os.environ.get(ADDRESS, "")
+    if address in ("", "local"):  # by name: Ray would join any cluster that it finds on this machine
+        ray.init(address="local", num_cpus=workers or None, include_dashboard=False, **quiet)
+        return
     try:
-        ray.init(address="auto", **{key: value for key, value in quiet.items() if key != "include_dashboard"})
-    except ConnectionError:
-        ray.init(num_cpus=workers or None, **quiet)
+        _require_open(address)
+        ray.init(address=address, **quiet)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:  # Ray has no one type for it
+        raise ResourceError(f"no Ray cluster answers at {address}: {error}", f"check {ADDRESS}, or unset it") from error
+
+
+def _require_open(address: str) -> None:
+    """OSError where nothing listens at host:port or ray://host:port; other addresses are left to Ray."""
+    found = _HOST_AND_PORT.fullmatch(address)
+    if found:
+        try:
+            socket.create_connection((found["host"], int(found["port"])), _ANSWER_SECONDS).close()
+        except OverflowError as error:
+            raise ValueError(f"{found['port']} is no port") from error
 
 
 def _ordered(

@@ -244,10 +244,7 @@ def test_broken_and_foreign_units_are_made_again(lines: Project) -> None:
     whole = build(lines, "whole", source=SOURCES)
     spec = CorpusSpec(source=SOURCES)
     job = Job(lines, "cut", lines.place("corpus", "cut"), inputs(spec, lines, None), Silent())
-    job.stop.requested = True
-    with pytest.raises(StoppedError):
-        run.run(spec, job)
-    job.stop.requested = False
+    run.run(spec, job)
     first = next(cache_path(job.place).glob("*.done"))
     first.write_bytes(b"half")
     (first.parent / "0001.text.arrow.tmp").write_bytes(b"half")

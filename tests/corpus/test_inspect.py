@@ -82,6 +82,23 @@ def test_what_is_not_there(made: Project) -> None:
         (("--show", "0", "--explain", "abcdef"), "--show and --explain do not go together"),
         (("a.txt", "b", "--show", "1"), "--show shows a corpus that is finished, and reads no sources: a.txt b"),
         (("a.txt", "--explain", "abcdef"), "--explain shows a corpus that is finished, and reads no sources: a.txt"),
+        *(
+            (
+                ("--show", "1", *words),
+                f"--show shows a corpus that is finished, and makes none: {told} would do nothing",
+            )
+            for words, told in [
+                (("--force",), "--force"),
+                (("--update",), "--update"),
+                (("--dry-run",), "--dry-run"),
+                (("--offline",), "--offline"),
+                (("--set", "min_chars=2", "--force"), "--set and --force"),
+            ]
+        ),
+        (
+            ("--explain", "abcdef", "--update"),
+            "--explain shows a corpus that is finished, and makes none: --update would do nothing",
+        ),
     ],
 )
 def test_what_does_not_go_together(made: Project, words: tuple[str, ...], message: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -50,13 +50,15 @@ def find_near_duplicates(
     workers: int = 1,
     limits: Limits | None = None,
     settled: Mask | None = None,
+    between: Callable[[int], None] = lambda documents: None,
 ) -> NearDuplicates:
     """Decide which of the documents that share a band are near-duplicates, and of which document.
 
     lengths: (documents,) by which the longest is kept; sizes: (documents,) number of shingles, as `shingle_hashes` of
     the text gives; read_texts: picklable, called with ascending document numbers; settled: (documents,) those of an
-    earlier build, which are kept whatever comes. Of the same arguments the result is the same for any `workers`.
-    Memory: about 40 bytes a document, the groups twice, and in each worker `limits.cache_bytes`.
+    earlier build, which are kept whatever comes; between: called with the number of documents decided, a task at a
+    time. Of the same arguments the result is the same for any `workers`. Memory: about 40 bytes a document, the groups
+    twice, and in each worker `limits.cache_bytes`.
     """
     result = NearDuplicates(
         np.arange(len(lengths), dtype=np.int64),
@@ -70,6 +72,7 @@ def find_near_duplicates(
         result.similarity[decided.documents] = decided.similarity
         result.cluster[decided.documents] = decided.cluster
         result.work.add(decided.work)
+        between(len(decided.documents))
     return result
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from gptcli.corpus.filters.blocked import urls_of, words_of
+from gptcli.corpus.filters.lists import paths_of
 from gptcli.corpus.filters.verdict import Filter, Value, threshold
 from gptcli.corpus.filters.view import View
 from gptcli.spec import OneOrMore
@@ -40,8 +41,7 @@ class BlocklistFilter(Filter):
         return [*self.urls, *self.words]
 
     def located(self, root: Path) -> BlocklistFilter:
-        lists = {"urls": self.urls, "words": self.words}
-        return self.model_copy(update={key: [str(root / path) for path in paths] for key, paths in lists.items()})
+        return self.model_copy(update={"urls": paths_of(self.urls, root), "words": paths_of(self.words, root)})
 
     def measures(self, view: View) -> Iterator[tuple[str, Value]]:
         """blocked_url: the entry, or ""; blocked_words: "3: the, words" (number of hits, first five words), or ""."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from gptcli.corpus.filters.lists import path_of
 from gptcli.corpus.filters.verdict import Filter, Value, threshold
 from gptcli.corpus.filters.view import View
 from gptcli.errors import SpecError
@@ -35,8 +36,8 @@ class QualityFilter(Filter):
         return [self.like, self.unlike] if self.unlike else [self.like]
 
     def located(self, root: Path) -> QualityFilter:
-        unlike = str(root / self.unlike) if self.unlike else ""
-        return self.model_copy(update={"like": str(root / self.like), "unlike": unlike})
+        unlike = path_of("quality.unlike", self.unlike, root) if self.unlike else ""
+        return self.model_copy(update={"like": path_of("quality.like", self.like, root), "unlike": unlike})
 
     def measures(self, view: View) -> Iterator[tuple[str, Value]]:
         if not self.weights:

@@ -46,7 +46,7 @@ class Filter(Spec):
         return []
 
     def located(self, root: Path) -> Filter:
-        """The same filter with its files taken from `root`."""
+        """The same filter with its files taken from `root`, as absolute paths; SpecError for one that is not there."""
         return self
 
     def rewrite(self, view: View) -> tuple[str, dict[str, int]]:
