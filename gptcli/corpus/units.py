@@ -307,16 +307,17 @@ def read_index(directory: Path, key: str) -> Index:
 
 def read_texts(directory: Path, key: str) -> Iterator[pa.RecordBatch]:
     """A unit's documents in `TEXT_SCHEMA`, a batch of bounded size at a time."""
-    # Read, not mapped: mapped pages count as this process's memory.
-    with pa.OSFile(str(text_path(directory, key))) as file:
-        reader = pa.ipc.open_file(file)
-        for number in range(reader.num_record_batches):
-            yield reader.get_batch(number)
+    return _batches(text_path(directory, key))
 
 
 def read_dropped(directory: Path, key: str) -> Iterator[pa.RecordBatch]:
     """What was left out of a unit while it was cleaned, in `DROPPED_SCHEMA`."""
-    with pa.OSFile(str(dropped_path(directory, key))) as file:
+    return _batches(dropped_path(directory, key))
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    # Read, not mapped: mapped pages count as this process's memory.
+    with pa.OSFile(str(path)) as file:
         reader = pa.ipc.open_file(file)
         for number in range(reader.num_record_batches):
             yield reader.get_batch(number)
