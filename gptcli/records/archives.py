@@ -30,7 +30,7 @@ __all__ = ["members_of_tar", "members_of_zip", "printable", "spooled"]
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)  # LZMA may ask for 4 GiB of memory
 _BZIP2_STEP = 1 << 12  # decompressed at once; the module can't bound what a step of more gives
 _ENCRYPTED_FLAG, _DIRECTORY, _REGULAR = 0x1, 0o040000, 0o100000
-_FAILURES = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError, struct.error)
+_FAILURES = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, struct.error)
 
 
 class ZipMember:

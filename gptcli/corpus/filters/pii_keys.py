@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gptcli.corpus.filters.pii_patterns import Span
+from gptcli.corpus.filters.pii_patterns import Span, apart
 
 _ALONE = "(?<![A-Za-z0-9_-])"
 _BEGIN = "-----BEGIN "
@@ -46,12 +46,7 @@ def keys(text: str) -> Iterator[Span]:
     for marks, shape, mixed in _SHAPES:
         if any(mark in text for mark in marks):
             found += [match.span() for match in shape.finditer(text) if not mixed or _is_mixed(match[0])]
-    found.sort()
-    end = 0
-    for span in found:
-        if span[0] >= end:
-            yield span
-            end = span[1]
+    return apart(found)
 
 
 def _is_mixed(key: str) -> bool:

@@ -21,6 +21,15 @@ def spans(text: str, pattern: re.Pattern[str], judge: Callable[[re.Match[str]], 
         place = found[1] if found else match.end(1)
 
 
+def apart(found: list[Span]) -> Iterator[Span]:
+    """Spans in order, without those that begin inside one before them."""
+    end = 0
+    for span in sorted(found):
+        if span[0] >= end:
+            yield span
+            end = span[1]
+
+
 # The part behind the @: up to 9 labels of up to 63 signs (RFC 1035); what stands before is read backwards from there.
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _AT_DOMAIN = re.compile(rf"(@)((?:{_LABEL}\.){{1,8}}[A-Za-z]{{2,24}})(?![A-Za-z0-9_-])")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gptcli.corpus.filters.pii_patterns import Span, spans
+from gptcli.corpus.filters.pii_patterns import Span, apart, spans
 
 _PLUS = re.compile(r"(\+)(?<![\w+/=-]\+)[1-9](?:[ .\-/()]{0,2}[0-9]){7,14}(?![\w]|[ .\-/()]{0,2}[0-9])")
 _ZEROS = re.compile(r"(0)(?<![\w.,+-]0)0[1-9][0-9]{0,2}[ /(-][ (]?[0-9](?:[ .\-/()]{0,2}[0-9]){5,11}(?!\w)")
@@ -32,12 +32,7 @@ def phones(text: str) -> Iterator[Span]:
         found += spans(text, _AREA, re.Match.span)
     for pattern in (_DASHED_ONE, _DASHED):
         found += spans(text, pattern, re.Match.span)
-    found.sort()
-    end = 0
-    for span in found:
-        if span[0] >= end:
-            yield span
-            end = span[1]
+    return apart(found)
 
 
 def _international(match: re.Match[str]) -> Span | None:
