@@ -51,7 +51,10 @@ _ZIPPED = (".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp", ".jar", ".apk", ".
 _TEMPLATES = (".md", ".php", ".jsp", ".asp", ".aspx", ".erb", ".ejs", ".hbs", ".vue", ".svelte", ".j2", ".jinja", ".js")
 _PACKED_ENDINGS = {".gzip": "", ".zstd": "", ".gz": "", ".zst": "", ".bz2": "", ".xz": "", ".tgz": ".tar"}
 _PACKED_ENDINGS |= {".tbz2": ".tar", ".tbz": ".tar", ".txz": ".tar", ".tzst": ".tar"}
-_PAGE = re.compile(rb"\s*(?:<\?xml[^>]*>\s*|<!--.*?-->\s*)*<(?:!doctype\s+html|html)[\s>]", re.IGNORECASE | re.DOTALL)
+# Possessive and atomic: a head of many comments would otherwise be tried in exponentially many ways.
+_PAGE = re.compile(
+    rb"\s*+(?:<\?xml[^>]*+>\s*+|<!--(?>.*?-->)\s*+)*+<(?:!doctype\s+html|html)[\s>]", re.IGNORECASE | re.DOTALL
+)
 _OBJECT = re.compile(rb'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:')
 _WIDE_BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16's does

@@ -49,10 +49,10 @@ def expand(
     """The files behind typed sources, in the order typed, sorted within a folder or glob.
 
     Relative paths are taken from `root`. A folder is read recursively; left out are hidden files and folders, links to
-    folders, and what .gitignore files in it name (how many is told through `say`). What is no local file is brought
-    into the folder `cache` once and kept there; `offline` forbids the network. Raises SpecError naming what is missing,
-    empty, unreadable, no regular file, or of an unknown scheme, and what is not local where there is no cache;
-    ArtifactError for a wrong checksum.
+    folders or to nothing, and what .gitignore files in it name (how many is told through `say`). What is no local file
+    is brought into the folder `cache` once and kept there; `offline` forbids the network. Raises SpecError naming what
+    is missing, empty, unreadable, no regular file, or of an unknown scheme, and what is not local where there is no
+    cache; ArtifactError for a wrong checksum.
     """
     if not sources:
         raise SpecError("no sources are given", "name files, folders, globs or python:stdlib")
@@ -100,6 +100,10 @@ def _found(typed: str, root: Path, tell: Say) -> list[SourceFile]:
 
 def _folder(folder: Path, name: str, typed: str, tell: Say) -> list[SourceFile]:
     found, ignored, artifacts = _walk(folder, name)
+    dangling = {child for child in found if not (folder / child).exists() and (folder / child).is_symlink()}
+    found = [child for child in found if child not in dangling]
+    if dangling:
+        tell(f"{len(dangling)} {'link' if len(dangling) == 1 else 'links'} to nothing left out of {name}")
     if artifacts:
         tell(f"{artifacts} {'artifact' if artifacts == 1 else 'artifacts'} of gptcli left out of {name}")
     if ignored.files or ignored.folders:

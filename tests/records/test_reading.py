@@ -77,6 +77,7 @@ def test_gzip_padding_and_highly_compressed_blocks(tmp_path: Path) -> None:
         ("a.arc", b"filedesc://x", "warc"),
         ("a", b"x".ljust(257, b"\0") + b"ustar\0", "tar"),
         ("a.txt", b" <!-- c --> <!DOCTYPE html>", "html"),
+        ("a", b"<!-- c -->\n  " * 600, "text"),  # many comments and no page: told at once
         ("a.md", b"<html>", "text"),
         ("a.htm", b"<p>", "html"),
         ("a.csv.bz2", bz2.compress(b"a,b"), "csv"),

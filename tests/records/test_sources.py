@@ -230,6 +230,15 @@ def test_any_gitignore_as_git_has_it(tmp_path: Path, seed: int) -> None:
     assert [file.path.relative_to(tmp_path).as_posix() for file in expand([str(tmp_path)], tmp_path)] == kept
 
 
+def test_a_link_to_nothing_is_left_out_and_told(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("a")
+    (tmp_path / "texts/gone.txt").symlink_to("nowhere")
+    said: list[str] = []
+    assert [file.name for file in expand(["texts"], tmp_path, say=said.append)] == ["texts/a.txt"]
+    assert said == ["1 link to nothing left out of texts"]
+
+
 def test_what_is_ignored_is_told(tmp_path: Path) -> None:
     grow(tmp_path / "code", {**dict.fromkeys(CODE, "x"), ".gitignore": "*.pyc\nbuild/\n"})
     said: list[str] = []
