@@ -12,7 +12,7 @@ import pytest
 
 HOUSE = Path(__file__).parents[1] / "gptcli"
 STAGES = ("corpus", "tokenize", "pretrain", "eval", "checkpoint", "finetune_lora", "export")
-HEAVY = ("torch", "pyarrow", "pydantic", "transformers", "numpy", "sentencepiece")
+HEAVY = ("torch", "pyarrow", "pydantic", "transformers", "numpy", "numba", "sentencepiece", "tokenizers")
 
 # Top to bottom. A module's floor is that of the longest entry its dotted name begins with.
 FLOORS = (
@@ -25,6 +25,7 @@ FLOORS = (
     ("scoring",),
     ("inference",),
     ("models", "tokenizer", "templates"),
+    ("engines",),
     ("records", "artifacts", "job"),
     ("runtime", "console", "progress", "spec"),
     ("errors", "options", "__init__"),

@@ -22,7 +22,7 @@ import pyarrow as pa
 import sentencepiece
 
 from gptcli.tokenize.chunks import Bytes, Cuts, Offsets, chunk_codes, slices, text_bytes
-from gptcli.tokenize.model_proto import read_settings
+from gptcli.engines.model_proto import read_settings
 from gptcli.tokenizer import Tokenizer
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]

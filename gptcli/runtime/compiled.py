@@ -1,0 +1,25 @@
+"""Loops over bytes and tokens, compiled to machine code by Numba once a machine.
+
+The compiled code is kept beside the source, or in the user's cache folder where that can't be written (Numba's own
+rule; NUMBA_CACHE_DIR names another). Where neither can be, every process compiles anew, a second or so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """`function` compiled for the types of its first call, without Python's lock while it runs.
+
+    No array bound is looked at and integers wrap: a caller gives arrays that are large enough.
+    """
+    try:
+        return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # no folder for the cache
+        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
