@@ -19,7 +19,9 @@ def compiled(function: Function) -> Function:
 
     No array bound is looked at and integers wrap: a caller gives arrays that are large enough.
     """
+    make: Any = numba.njit
     try:
-        return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+        found: Function = make(cache=True, nogil=True)(function)
     except RuntimeError:  # no folder for the cache
-        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+        found = make(nogil=True)(function)
+    return found

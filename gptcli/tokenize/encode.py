@@ -21,8 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import sentencepiece
 
-from gptcli.tokenize.chunks import Bytes, Cuts, Offsets, chunk_codes, slices, text_bytes
 from gptcli.engines.model_proto import read_settings
+from gptcli.tokenize.chunks import Bytes, Cuts, Offsets, chunk_codes, slices, text_bytes
 from gptcli.tokenizer import Tokenizer
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]

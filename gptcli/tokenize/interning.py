@@ -111,7 +111,7 @@ def _intern(
         while slots[slot, 1] != 0:
             held = slots[slot, 1]
             if slots[slot, 0] == key and np.int64(held >> np.uint64(32)) == length:
-                candidate = np.int64(held & np.uint64(0xFFFFFFFF)) - 1
+                candidate = int(held & np.uint64(0xFFFFFFFF)) - 1
                 same = True
                 if length > 8:
                     copy = ends[candidate]

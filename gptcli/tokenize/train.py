@@ -22,9 +22,9 @@ import numpy as np
 import sentencepiece
 
 from gptcli.artifacts.durable import disk_errors
+from gptcli.engines.model_proto import without_paths
 from gptcli.errors import ResourceError, SpecError
 from gptcli.tokenize.chunks import Bytes, Cuts, chunk_codes, slices, text_bytes
-from gptcli.engines.model_proto import without_paths
 from gptcli.tokenizer import TURN_END, TURN_START
 
 CONTROL_PIECES = (TURN_START, TURN_END, *(f"<|spare_{number}|>" for number in range(16)))  # ids from 4

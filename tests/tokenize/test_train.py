@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from gptcli.engines.model_proto import read_settings, without_paths
 from gptcli.errors import ResourceError, SpecError
 from gptcli.tokenize import train
-from gptcli.engines.model_proto import read_settings, without_paths
 from gptcli.tokenize.spec import SMALLEST_VOCAB
 from gptcli.tokenize.train import CONTROL_PIECES, count_words, train_model
 from gptcli.tokenizer import open_model
