@@ -30,7 +30,7 @@ INJECT = Path(__file__).parent / "faults" / "inject"  # the child's sitecustomiz
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, PR_CAPBSET_DROP = 1, 2, 24  # linux/capability.h, linux/prctl.h
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Real public data; tests that need it are skipped where it isn't."""
     if not DATA.is_dir():

@@ -68,6 +68,18 @@ def replace(source: Path, target: Path) -> None:
         fsync_directory(target.parent)
 
 
+def link(source: Path, target: Path) -> None:
+    """A second name for the same bytes; a copy where the file system can't, or forbids it."""
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            shutil.copyfile(source, target)
+
+
 def discard(directory: Path) -> None:
     """Delete a folder so that it is there whole or, under its own name, not at all.
 

@@ -87,5 +87,5 @@ def open_shard(path: Path) -> Any:
     """A memory-mapped pyarrow.ipc.RecordBatchFileReader; ArtifactError when the file is missing or broken."""
     try:
         return pa.ipc.open_file(pa.memory_map(str(path), "r"))
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", "build the artifact again with --force") from error

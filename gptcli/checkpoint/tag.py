@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from gptcli.artifacts.aliases import ALIASES, read_aliases
 from gptcli.artifacts.build import Build, repair
-from gptcli.artifacts.durable import disk_errors, write_json
+from gptcli.artifacts.durable import link, write_json
 from gptcli.artifacts.locations import resolve_model
 from gptcli.artifacts.manifest import MANIFEST, Input, Inputs, Manifest, manifest_of, read_manifest, verify_files
 from gptcli.artifacts.project import Project
@@ -127,16 +125,8 @@ def _build(
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for the same bytes; a copy where the file system can't, or forbids it."""
     try:
-        with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(source, target)
-            except FileNotFoundError:
-                raise
-            except OSError:
-                shutil.copyfile(source, target)
+        link(source, target)
     except FileNotFoundError as error:
         raise ArtifactError(f"{source} went away while it was tagged", "gptcli checkpoint list") from error
 

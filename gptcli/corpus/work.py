@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from gptcli.corpus.spec import CorpusSpec
-from gptcli.runtime.cluster import map_on_ray
-from gptcli.runtime.executor import default_workers, map_ordered
+from gptcli.runtime.executor import default_workers, map_where
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,6 +23,4 @@ def mapped(
     spec: CorpusSpec, function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Iterator[Result]:
     """`function` of every item, in the items' order."""
-    if spec.executor == "ray":
-        return map_on_ray(function, items, spec.workers)
-    return map_ordered(function, items, workers)
+    return map_where(spec.executor, function, items, spec.workers if spec.executor == "ray" else workers)

@@ -27,7 +27,7 @@ from gptcli.runtime.device import default_dtype, peak_device_bytes, resolve_devi
 from gptcli.runtime.memory import keep_freed_memory
 from gptcli.scoring.chats import score_chats
 from gptcli.scoring.language_modelling import TokenScore, bits_per_byte, score_stream
-from gptcli.tokenizer import MODEL_FILE, Tokenizer
+from gptcli.tokenizer import Tokenizer, engine_file
 from gptcli.training.setup import TOKENS_AT_ONCE
 
 
@@ -96,12 +96,11 @@ def _require_own_tokenizer(spec: EvalSpec, job: Job) -> None:
     """ArtifactError unless the tokens were made by the very tokenizer that the model carries."""
     model = resolve_model(job.project, spec.model)
     home = model.directory
-    if model.kind == "adapter" and not (home / MODEL_FILE).is_file():
+    if model.kind == "adapter" and engine_file(home) is None:
         home = adapter_base(job.project, home)
     tokens = job.project.place("tokens", spec.tokens) / "tokenizer"
-    hashes = [
-        sha256_file(folder / MODEL_FILE) if (folder / MODEL_FILE).is_file() else "none" for folder in (home, tokens)
-    ]
+    files = [engine_file(folder) for folder in (home, tokens)]
+    hashes = ["none" if file is None else sha256_file(file) for file in files]
     if hashes[0] != hashes[1]:
         named = [job.project.relative(folder) for folder in (home, tokens)]
         raise ArtifactError(

@@ -13,7 +13,7 @@ from gptcli.inference.adapter_base import adapter_base
 from gptcli.models.llama import Llama
 from gptcli.models.load import load_adapter, load_model
 from gptcli.runtime.device import default_dtype
-from gptcli.tokenizer import MODEL_FILE, Tokenizer
+from gptcli.tokenizer import Tokenizer, engine_file
 
 
 def open_model(
@@ -48,4 +48,4 @@ def answers_chat(found: ModelRef, tokenizer: Tokenizer) -> bool:
 
 
 def _tokenizer_home(adapter: Path, base: Path) -> Path:
-    return adapter if (adapter / MODEL_FILE).is_file() else base
+    return base if engine_file(adapter) is None else adapter

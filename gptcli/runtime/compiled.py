@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
+import numpy.typing as npt
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -25,3 +26,17 @@ def compiled(function: Function) -> Function:
     except RuntimeError:  # no folder for the cache
         found = make(nogil=True)(function)
     return found
+
+
+def inlined(function: Function) -> Function:
+    """`function` for use in compiled ones, its code put where it is called: a call counts references to its arrays."""
+    make: Any = numba.njit
+    found: Function = make(inline="always")(function)
+    return found
+
+
+def readonly(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same array, not writeable through this view: compiled loops then have one type for all their callers."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

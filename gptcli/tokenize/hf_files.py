@@ -1,8 +1,15 @@
 """The same tokenizer for the rest of the world: tokenizer.json, tokenizer_config.json, chat_template.jinja.
 
 The JSON is what Hugging Face's tokenizers reads, written here by hand, so that making it needs none of their packages.
-It holds for our own lossless BPE models (see train.py). The merges are every way to join two pieces into a third,
-ranked by the third's score: sentencepiece merges by the score of the result, not by a list of pairs.
+It holds for our own lossless models (see train.py).
+
+BPE: the merges are every way to join two pieces into a third, ranked by the third's score: sentencepiece merges by the
+score of the result, not by a list of pairs. User tokens take part in no merge. They are matched after normalisation,
+as sentencepiece does, so that neither an escape nor a special token's spelling in the text hides one.
+
+Unigram: `tokenizers` matches every entry of the vocabulary in the text, so those that are no pieces (special tokens,
+bytes) get a score that no path takes: the trainer made all characters of their spellings pieces. And every unknown
+character then costs more than that; which doesn't matter, since each path meets the same ones.
 """
 
 from __future__ import annotations
@@ -12,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from gptcli.artifacts.durable import write_bytes, write_text
+from gptcli.engines.model_proto import read_settings, user_token_ids
 from gptcli.templates import CHAT_TEMPLATE
 from gptcli.tokenizer import CONFIG_FILE, MODEL_FILE, open_model
 
+_NEVER = -float(1 << 20)  # a score below that of any other way through a special token's spelling
 NO_LENGTH_LIMIT = 10**30  # how transformers says that a tokenizer knows no longest sequence
 
 
@@ -31,13 +40,15 @@ def tokenizer_json(model: bytes) -> dict[str, Any]:
     processor = open_model(model, MODEL_FILE)
     pieces = [processor.id_to_piece(index) for index in range(processor.vocab_size())]
     special = [index for index in range(len(pieces)) if processor.is_control(index) or processor.is_unknown(index)]
-    plain = [index for index in range(len(pieces)) if not processor.is_byte(index)]
-    ranks = {pieces[index]: index for index in sorted(set(plain) - set(special))}
+    user = user_token_ids(model)
+    apart = {*special, *user}
+    plain = [index for index in range(len(pieces)) if index not in apart and not processor.is_byte(index)]
+    settings = read_settings(model)
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [_added_token(index, pieces[index]) for index in special],
+        "added_tokens": [_added_token(index, pieces[index], index in special) for index in sorted(apart)],
         "normalizer": _steps([_replace("\ue000", "\ue000A"), _replace("\u2581", "\ue000B"), _replace(" ", "\u2581")]),
         "pre_tokenizer": None,
         "post_processor": _begin_with(pieces[processor.bos_id()], processor.bos_id()),
@@ -51,18 +62,7 @@ def tokenizer_json(model: bytes) -> dict[str, Any]:
                 _replace("\ue000A", "\ue000"),
             ],
         },
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": pieces[processor.unk_id()],
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": True,
-            "byte_fallback": True,
-            "ignore_merges": False,
-            "vocab": {piece: index for index, piece in enumerate(pieces)},
-            "merges": _merges(ranks),
-        },
+        "model": (_bpe if settings.is_bpe else _unigram)(processor, pieces, plain),
     }
 
 
@@ -87,6 +87,37 @@ def tokenizer_config(model: bytes, model_max_length: int = NO_LENGTH_LIMIT) -> d
     }
 
 
+def _bpe(processor: Any, pieces: list[str], plain: list[int]) -> dict[str, Any]:
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": pieces[processor.unk_id()],
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": True,
+        "byte_fallback": True,
+        "ignore_merges": False,
+        "vocab": {piece: index for index, piece in enumerate(pieces)},
+        "merges": _merges({pieces[index]: index for index in plain}),
+    }
+
+
+def _unigram(processor: Any, pieces: list[str], plain: list[int]) -> dict[str, Any]:
+    characters = {pieces[index] for index in plain if len(pieces[index]) == 1}
+    for index in range(len(pieces)):
+        if not characters.issuperset(pieces[index]):
+            raise ValueError(f"{pieces[index]!r} holds a character that is no piece: the two engines would differ")
+    scores = [_NEVER] * len(pieces)
+    for index in plain:
+        scores[index] = processor.get_score(index)
+    return {
+        "type": "Unigram",
+        "unk_id": processor.unk_id(),
+        "vocab": [list(pair) for pair in zip(pieces, scores, strict=True)],
+        "byte_fallback": True,
+    }
+
+
 def _merges(ranks: dict[str, int]) -> list[tuple[str, str]]:
     """Every split of a piece into two pieces, by the piece's rank (our trainer numbers pieces by falling score)."""
     found = []
@@ -98,9 +129,9 @@ def _merges(ranks: dict[str, int]) -> list[tuple[str, str]]:
     return [(left, right) for *_, left, right in sorted(found)]
 
 
-def _added_token(index: int, content: str) -> dict[str, Any]:
-    exact = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": index, "content": content, **exact, "special": True}
+def _added_token(index: int, content: str, special: bool) -> dict[str, Any]:
+    exact = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    return {"id": index, "content": content, **exact, "normalized": not special, "special": special}
 
 
 def _steps(steps: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from gptcli.artifacts.build import Build
-from gptcli.artifacts.durable import replace
-from gptcli.artifacts.manifest import Manifest, read_manifest
+from gptcli.artifacts.durable import link, replace
+from gptcli.artifacts.manifest import Manifest
+from gptcli.artifacts.packing import packing_path
 from gptcli.artifacts.schemas import SPLITS
-from gptcli.artifacts.shards import shard_paths
+from gptcli.artifacts.shards import open_shard, shard_paths
 from gptcli.console import human_bytes
 from gptcli.job import Job
-from gptcli.runtime.executor import default_workers, map_ordered
-from gptcli.tokenize.hf_files import write_tokenizer
-from gptcli.tokenize.shards import ShardCounts, begin_worker, encode_shard, finished, read_texts
-from gptcli.tokenize.spec import KIND, TokenizeSpec, tokenizer_directory
-from gptcli.tokenize.train import count_words, train_model
-from gptcli.tokenizer import MODEL_FILE, Tokenizer
+from gptcli.runtime.executor import default_workers, map_where
+from gptcli.tokenize.encoding.splitting import splitting_of
+from gptcli.tokenize.importing import import_tokenizer
+from gptcli.tokenize.learning.learn import learn_tokenizer, training_figures
+from gptcli.tokenize.shards import ShardCounts, encode_shard, finished
+from gptcli.tokenize.spec import KIND, TokenizeSpec, tokenizer_source
+from gptcli.tokenizer import Tokenizer, engine_file
+from gptcli.training.packing import PackingFigures, write_packing
 
 TOKENIZER = "tokenizer"  # the folder in the artifact
 WORTH_A_WORKER = 8 << 20  # bytes of compressed shards: a process takes as long to start as to encode some 20 MB
@@ -34,11 +33,12 @@ def run(spec: TokenizeSpec, job: Job) -> Manifest:
     corpus = job.project.place("corpus", spec.corpus)
     shards = {split: shard_paths(corpus, split) for split in SPLITS}
     _make_tokenizer(spec, job, build.units, shards["train"])
-    counts = _encode(spec, job, build.units, corpus, [path for paths in shards.values() for path in paths])
-    for path in counts:
-        replace(build.units / path.name, build.directory / path.name)
     tokenizer = Tokenizer.load(build.units / TOKENIZER)
+    counts = _encode(spec, job, build.units, tokenizer, [path for paths in shards.values() for path in paths])
+    for path in counts:
+        link(build.units / path.name, build.directory / path.name)
     tokenizer.copy_to(build.directory / TOKENIZER)
+    packing, learnt = _pack(spec, job, build.directory), training_figures(build.units)
     by_split = {split: sum((counts[path] for path in paths), ShardCounts()) for split, paths in shards.items() if paths}
     total = sum(by_split.values(), ShardCounts())
     if total.changed_documents:
@@ -53,92 +53,70 @@ def run(spec: TokenizeSpec, job: Job) -> Manifest:
         "splits": {split: _figures(each) for split, each in by_split.items()},
         "checked_documents": total.checked_documents,
         "changed_documents": total.changed_documents,
+        **({"training": learnt["stats"]} if learnt else {}),
+        "packing": {name: figures.stats() for name, figures in packing.items()},
     }
-    return build.commit(stats, job.records(), {path.name: each.documents for path, each in counts.items()})
+    rows = {path.name: each.documents for path, each in counts.items()}
+    records = {**job.records(), **learnt.get("records", {})}
+    return build.commit(stats, records, rows | {name: figures.rows for name, figures in packing.items()})
 
 
 def _make_tokenizer(spec: TokenizeSpec, job: Job, units: Path, train_shards: list[Path]) -> None:
     """Put the tokenizer into units/tokenizer, unless an interrupted run has done so."""
     directory = units / TOKENIZER
-    if (directory / MODEL_FILE).is_file():
+    if engine_file(directory) is not None:
         return
-    # What lacks tokenizer.model is half-written: the folder takes its name when it is whole.
+    # What is half-written lies elsewhere: the folder takes its name when it is whole.
     pending = units / f"{TOKENIZER}.making"
     if spec.tokenizer:
-        Tokenizer.load(tokenizer_directory(spec, job.project)).copy_to(pending)
+        import_tokenizer(tokenizer_source(spec, job.project), pending)
     else:
-        words = _count(spec, job, train_shards)
-        job.progress.say(f"training {spec.vocab_size:,} pieces on {len(words):,} distinct words")
-        write_tokenizer(
-            pending,
-            train_model(
-                words,
-                vocab_size=spec.vocab_size,
-                split_digits=spec.split_digits,
-                split_by_script=spec.split_by_script,
-                max_piece_chars=spec.max_piece_chars,
-                character_coverage=spec.character_coverage,
-            ),
-        )
+        workers = spec.workers if spec.executor == "ray" else _workers(spec, train_shards)
+        learn_tokenizer(spec, job, units, pending, train_shards, partial(_map, executor=spec.executor, workers=workers))
         job.stop.check()
     replace(pending, directory)
 
 
-def _count(spec: TokenizeSpec, job: Job, shards: list[Path]) -> dict[str, int]:
-    workers = _workers(spec, shards)
-    share = 1.0
-    if spec.sample_bytes:
-        sizes = map_ordered(_text_bytes, shards, workers)
-        share = min(1.0, spec.sample_bytes / max(sum(sizes), 1))
-    words: dict[str, int] = {}
-    with job.progress.bar("counting words", len(shards), "shards") as bar:
-        for counts in map_ordered(partial(count_shard, share=share, seed=spec.seed), shards, workers):
-            job.stop.check()
-            if not words:
-                words = counts
-            else:
-                for word, count in counts.items():
-                    words[word] = words.get(word, 0) + count
-            bar.advance()
-    return words
+def _map(function: Any, items: Any, executor: str, workers: int) -> Any:
+    return map_where(executor, function, items, workers)
 
 
-def count_shard(shard: Path, share: float, seed: int) -> dict[str, int]:
-    """Words of a shard's documents, or of a `share` of them that only `seed` and their content choose."""
-    limit = int(share * (1 << 64))
-    key = seed.to_bytes(8, "little")
-
-    def chosen(documents: Any, texts: Any) -> Any:
-        if share >= 1:
-            return texts
-        hashes = (hashlib.blake2b(document.encode(), digest_size=8, key=key) for document in documents.to_pylist())
-        return texts.filter(pa.array([int.from_bytes(each.digest(), "little") < limit for each in hashes]))
-
-    return count_words(chosen(documents, texts) for documents, texts in read_texts(shard))
-
-
-def _text_bytes(shard: Path) -> int:
-    return sum(pc.sum(pc.binary_length(texts)).as_py() or 0 for _, texts in read_texts(shard))
-
-
-def _encode(spec: TokenizeSpec, job: Job, units: Path, corpus: Path, shards: list[Path]) -> dict[Path, ShardCounts]:
+def _encode(
+    spec: TokenizeSpec, job: Job, units: Path, tokenizer: Tokenizer, shards: list[Path]
+) -> dict[Path, ShardCounts]:
     """Encode what no earlier process has; the counts of every shard, in the shards' order."""
     counts = {shard: finished(units, shard) for shard in shards}
     waiting = [shard for shard, done in counts.items() if done is None]
-    rows = {entry.path: entry.rows or 0 for entry in read_manifest(corpus, "corpus").files}
-    total = sum(rows.get(shard.name, 0) for shard in shards)
-    workers = _workers(spec, waiting)
-    with job.progress.bar("encoding", total, "documents") as bar:
+    if waiting and isinstance(why := splitting_of(tokenizer), str):
+        job.progress.say(f"each text is encoded whole, at a few MB a second: {why}")
+    workers = spec.workers if spec.executor == "ray" else _workers(spec, waiting)
+    with job.progress.bar("encoding", sum(map(_rows, shards)), "documents") as bar:
         bar.start_at(sum(done.documents for done in counts.values() if done is not None))
         text_bytes = 0
-        results = map_ordered(encode_shard, waiting, workers, begin_worker, (units / TOKENIZER, units))
-        for shard, done in zip(waiting, results, strict=True):
+        work = partial(encode_shard, units / TOKENIZER, tokenizer.fingerprint, units)
+        for shard, done in zip(waiting, map_where(spec.executor, work, waiting, workers), strict=True):
             counts[shard] = done
             text_bytes += done.bytes
             bar.show(text=human_bytes(text_bytes))
             bar.advance(done.documents)
             job.stop.check()
     return {shard: done for shard, done in counts.items() if done is not None}
+
+
+def _rows(shard: Path) -> int:
+    reader = open_shard(shard)
+    return int(reader.count_rows())
+
+
+def _pack(spec: TokenizeSpec, job: Job, directory: Path) -> dict[str, PackingFigures]:
+    """Write the packing indexes beside the shards in `directory`; their figures by file name in the artifact."""
+    found = {}
+    for pack in spec.packing:
+        for split in pack.splits:
+            job.stop.check()
+            place = packing_path(directory, split, pack.how, pack.seq_len, pack.seed)
+            found[place.relative_to(directory).as_posix()] = write_packing(directory, split, pack, place)
+    return found
 
 
 def _workers(spec: TokenizeSpec, shards: list[Path]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import pyarrow as pa
 from gptcli.artifacts.durable import write_json
 from gptcli.artifacts.schemas import TOKENS16_SCHEMA, TOKENS32_SCHEMA
 from gptcli.artifacts.shards import ShardWriter, open_shard
+from gptcli.console import human_bytes
 from gptcli.errors import ArtifactError
-from gptcli.tokenize.encode import Encoder, keeps_text
+from gptcli.runtime.compiled import compiled
+from gptcli.tokenize.encoding.encode import LONGEST_PART, Encoded, Encoder, PartTooLongError
 from gptcli.tokenizer import Tokenizer
 
+_BYTE, _UNKNOWN = 1, 2  # kinds of ids
 CHECK_EVERY = 1000  # documents of a shard, its first among them, are decoded back
 
 
@@ -39,56 +43,79 @@ class ShardCounts:
 
 
 class ShardEncoder:
-    """Encodes shards into `units`; made once in each worker."""
+    """Encodes corpus shards with one tokenizer."""
 
-    def __init__(self, tokenizer_directory: Path, units: Path) -> None:
-        self.tokenizer = Tokenizer.load(tokenizer_directory)
-        self.units = units
-        self._encoder = Encoder(self.tokenizer)
-        self._is_exact = keeps_text(self.tokenizer)
-        processor = self.tokenizer.processor
-        ids = range(self.tokenizer.vocab_size)
-        self._is_byte = np.fromiter(map(processor.is_byte, ids), np.bool_, len(ids))
-        self._is_unknown = np.fromiter(map(processor.is_unknown, ids), np.bool_, len(ids))
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._encoder = Encoder(tokenizer)
+        self._schema = TOKENS16_SCHEMA if self._encoder.dtype is np.uint16 else TOKENS32_SCHEMA
+        self._kinds = np.zeros(tokenizer.vocab_size, np.uint8)
+        for token_id in range(tokenizer.vocab_size):
+            if tokenizer.engine.is_byte(token_id):
+                self._kinds[token_id] = _BYTE
+            elif tokenizer.engine.is_unknown(token_id):
+                self._kinds[token_id] = _UNKNOWN
 
-    def encode(self, corpus_shard: Path) -> ShardCounts:
-        """Write the token shard of the same name, then its counts; raises ArtifactError when a document that must
-        come back unchanged does not."""
-        schema = TOKENS16_SCHEMA if self._encoder.dtype is np.uint16 else TOKENS32_SCHEMA
-        writer = ShardWriter(self.units / corpus_shard.name, schema)
+    def encode(self, corpus_shard: Path, place: Path) -> ShardCounts:
+        """Write a shard's tokens to `place`; raises ArtifactError when a document that must come back unchanged does
+        not."""
+        writer = ShardWriter(place, self._schema)
         counts = ShardCounts()
         for documents, texts in read_texts(corpus_shard):
             start = 0
-            for part in self._encoder.documents(texts):
+            for part in self._parts(corpus_shard, documents, texts):
                 end = start + len(part.bytes)
                 tokens = pa.LargeListArray.from_arrays(pa.array(part.offsets), pa.array(part.tokens))
                 columns = [documents.slice(start, end - start), pa.array(part.bytes), tokens]
-                writer.write(pa.RecordBatch.from_arrays(columns, schema=schema))
-                counts += ShardCounts(
-                    documents=len(part.bytes),
-                    bytes=int(part.bytes.sum()),
-                    tokens=len(part.tokens),
-                    byte_tokens=int(np.count_nonzero(self._is_byte[part.tokens])),
-                    unknown_tokens=int(np.count_nonzero(self._is_unknown[part.tokens])),
-                )
-                first = -(counts.documents - len(part.bytes)) % CHECK_EVERY
+                writer.write(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+                first = -counts.documents % CHECK_EVERY
+                counts += self._counted(part)
                 for row in range(first, len(part.bytes), CHECK_EVERY):
                     ids = part.tokens[part.offsets[row] : part.offsets[row + 1]].tolist()
                     counts += self._check(ids, texts[start + row].as_py(), documents[start + row].as_py(), corpus_shard)
                 start = end
         writer.close()
-        write_json(counts_path(self.units, corpus_shard), asdict(counts))
         return counts
+
+    def _parts(self, corpus_shard: Path, documents: Any, texts: Any) -> Iterator[Encoded]:
+        try:
+            yield from self._encoder.documents(texts)
+        except PartTooLongError as error:
+            reason = self._encoder.why_whole or "no two characters of it may be parted"
+            raise ArtifactError(
+                f"{corpus_shard}: document {documents[error.document].as_py()} holds {human_bytes(error.size)} without "
+                f"a place where this tokenizer's texts can be split ({reason})",
+                f"leave such documents out: gptcli corpus --set max_chars={LONGEST_PART // 4} --update, or split them",
+            ) from None
+
+    def _counted(self, part: Encoded) -> ShardCounts:
+        kinds = _kind_counts(part.tokens, self._kinds)
+        return ShardCounts(
+            documents=len(part.bytes),
+            bytes=int(part.bytes.sum()),
+            tokens=len(part.tokens),
+            byte_tokens=int(kinds[_BYTE]),
+            unknown_tokens=int(kinds[_UNKNOWN]),
+        )
 
     def _check(self, ids: list[int], text: str, document: str, shard: Path) -> ShardCounts:
         if self.tokenizer.decode(ids) == text:
             return ShardCounts(checked_documents=1)
-        if self._is_exact:
+        if self.tokenizer.engine.is_lossless:
             raise ArtifactError(
                 f"{shard}: document {document} does not decode to itself",
                 "build both again: gptcli corpus --force, then gptcli tokenize --force",
             )
         return ShardCounts(checked_documents=1, changed_documents=1)
+
+
+@compiled
+def _kind_counts(tokens: Any, kinds: Any) -> Any:
+    """How many tokens are of each kind."""
+    found = np.zeros(3, np.int64)
+    for token in tokens:
+        found[kinds[token]] += 1
+    return found
 
 
 def read_texts(corpus_shard: Path) -> Iterator[tuple[Any, Any]]:
@@ -105,28 +132,29 @@ def read_texts(corpus_shard: Path) -> Iterator[tuple[Any, Any]]:
             ) from error
 
 
-def counts_path(units: Path, corpus_shard: Path) -> Path:
-    return units / f"{corpus_shard.stem}.json"
-
-
 def finished(units: Path, corpus_shard: Path) -> ShardCounts | None:
     """The counts of a shard that an earlier process encoded, or None."""
-    path = counts_path(units, corpus_shard)
+    path = _counts_path(units, corpus_shard)
     if not path.is_file() or not (units / corpus_shard.name).is_file():
         return None
     return ShardCounts(**json.loads(path.read_text(encoding="utf-8")))
 
 
-_encoder: ShardEncoder | None = None  # this worker's
+def encode_shard(tokenizer_directory: Path, fingerprint: str, units: Path, corpus_shard: Path) -> ShardCounts:
+    """Write the token shard of the same name into `units`, then its counts, by which it is `finished`.
+
+    `fingerprint`: the tokenizer's, by which one that a worker holds already is told from another in the same place.
+    """
+    counts = _encoder(tokenizer_directory, fingerprint).encode(corpus_shard, units / corpus_shard.name)
+    write_json(_counts_path(units, corpus_shard), asdict(counts))
+    return counts
 
 
-def begin_worker(tokenizer_directory: Path, units: Path) -> None:
-    """Load the tokenizer once a process."""
-    global _encoder
-    _encoder = ShardEncoder(tokenizer_directory, units)
+@lru_cache(maxsize=1)
+def _encoder(tokenizer_directory: Path, fingerprint: str) -> ShardEncoder:
+    """Loaded once in each worker."""
+    return ShardEncoder(Tokenizer.load(tokenizer_directory))
 
 
-def encode_shard(corpus_shard: Path) -> ShardCounts:
-    """`ShardEncoder.encode` in a worker that `begin_worker` has prepared."""
-    assert _encoder is not None
-    return _encoder.encode(corpus_shard)
+def _counts_path(units: Path, corpus_shard: Path) -> Path:
+    return units / f"{corpus_shard.stem}.json"

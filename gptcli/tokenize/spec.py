@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from gptcli.artifacts.durable import canonical_json, sha256_file
 from gptcli.artifacts.manifest import MANIFEST, Input, Inputs, Manifest, read_manifest
 from gptcli.artifacts.project import Project
 from gptcli.console import human_bytes, human_count
 from gptcli.errors import ArtifactError, SpecError
 from gptcli.spec import Spec, run_field
+from gptcli.tokenize.importing import Source, find
+from gptcli.tokenize.learning.user_tokens import check_user_tokens
+from gptcli.training.pack import Packs
 
 STAGE = "tokenize"
 KIND = "tokens"
@@ -27,21 +28,37 @@ _TOKENS_PER_TEXT_BYTE = 0.5
 
 
 class TokenizeSpec(Spec):
-    """Train a lossless sentencepiece BPE tokenizer on the train split, or take one, and encode every split."""
+    """Train a lossless sentencepiece tokenizer on the train split, or take one, and encode every split."""
 
     corpus: str = Field("main", min_length=1, description="the corpus to encode: corpus/NAME")
     tokenizer: str = Field(
-        "", description="take this tokenizer instead of training one: a directory, or NAME for tokens/NAME's"
+        "", description="take this tokenizer instead of training one: a directory or file, or NAME for tokens/NAME's"
     )
     vocab_size: int = Field(8192, ge=SMALLEST_VOCAB, le=1 << 20, description="ids in the vocabulary, specials included")
+    model_type: Literal["bpe", "unigram"] = Field(
+        "bpe", description="byte-pair encoding, or a unigram language model of pieces"
+    )
+    user_tokens: list[str] = Field(
+        [], description="strings that always are one token, with loss on them like any text; counted in vocab_size"
+    )
     split_digits: bool = Field(True, description="every digit is a token of its own")
     split_by_script: bool = Field(True, description="no token spans two Unicode scripts (letters and signs, say)")
     max_piece_chars: int = Field(32, ge=1, le=512, description="characters in the longest token")
     character_coverage: float = Field(
-        0.9995, gt=0.5, le=1, description="share of the text's characters with tokens of their own; the rest are bytes"
+        0.9995, ge=0.98, le=1, description="share of the text's characters with tokens of their own; the rest are bytes"
+    )
+    max_words: int = Field(
+        0,
+        ge=0,
+        description="distinct words to learn from, the rarest left out; 0: 4 million for bpe, 500,000 for unigram",
     )
     sample_bytes: int = Field(0, ge=0, description="train on about this many bytes of documents; 0: on all")
     seed: int = Field(0, ge=0, lt=1 << 63, description="picks the documents that sample_bytes leaves")
+    packing: Packs = Field(
+        [],
+        description="indexes that fill rows of seq_len tokens with documents, made beside the tokens; tables",
+    )
+    executor: Literal["local", "ray"] = run_field("local", "where the work runs: this machine, or a Ray cluster")
     workers: int = run_field(0, "processes; 0: one a core, for as many as have enough to do", ge=0, le=1024)
 
     @model_validator(mode="after")
@@ -52,17 +69,33 @@ class TokenizeSpec(Spec):
                 f"tokenizer = {self.tokenizer!r} takes a trained tokenizer, so {', '.join(unread)} would not be read",
                 "leave out the one or the other",
             )
+        check_user_tokens(self.user_tokens)
+        if self.user_tokens and self.model_type == "unigram":
+            raise SpecError(
+                "user_tokens with model_type = unigram: a unigram model may prefer a path around them",
+                "set model_type = bpe, or leave the user tokens out",
+            )
+        if self.vocab_size < SMALLEST_VOCAB + len(self.user_tokens):
+            raise SpecError(
+                f"vocab_size = {self.vocab_size} has no room for {len(self.user_tokens)} user tokens",
+                f"gptcli tokenize --vocab-size {SMALLEST_VOCAB + len(self.user_tokens)}, or more",
+            )
         return self
 
     def content(self) -> dict[str, Any]:
         """The keys that decide the content: those of training are none of them where a tokenizer is given."""
         content = super().content()
+        if not self.packing:  # as it was before there was any
+            del content["packing"]
         return {key: content[key] for key in content if not (self.tokenizer and key in _TRAINING_KEYS)}
 
 
 _TRAINING_KEYS = frozenset(
     {
         "vocab_size",
+        "model_type",
+        "user_tokens",
+        "max_words",
         "split_digits",
         "split_by_script",
         "max_piece_chars",
@@ -85,31 +118,33 @@ def inputs(spec: TokenizeSpec, project: Project, previous: Manifest | None) -> I
     corpus = read_manifest(place, "corpus")
     entries = [Input("corpus", project.relative(place), corpus.content_sha256)]
     if spec.tokenizer:
-        directory = tokenizer_directory(spec, project)
-        entries.append(Input("tokenizer", project.relative(directory), _hash_of_files(directory)))
+        source = tokenizer_source(spec, project)
+        entries.append(Input("tokenizer", project.relative(source.main), source.content_hash))
     return Inputs(tuple(entries))
 
 
-def tokenizer_directory(spec: TokenizeSpec, project: Project) -> Path:
-    """The folder the key `tokenizer` names. ArtifactError when it holds no tokenizer.model."""
+def tokenizer_source(spec: TokenizeSpec, project: Project) -> Source:
+    """The files of the tokenizer that the key `tokenizer` names. ArtifactError when there is none, or half of one."""
     if "/" in spec.tokenizer or spec.tokenizer.startswith("."):
-        directory = project.path(spec.tokenizer)
-        if (directory / "tokenizer" / "tokenizer.model").is_file():
-            directory = directory / "tokenizer"
-    else:
-        directory = project.place(FOLDER, spec.tokenizer) / "tokenizer"
-    if not (directory / "tokenizer.model").is_file():
+        return find(project.path(spec.tokenizer))
+    place = project.place(FOLDER, spec.tokenizer)
+    if not place.is_dir():
         raise ArtifactError(
-            f"tokenizer = {spec.tokenizer!r}: there is no {directory / 'tokenizer.model'}",
-            "name a directory that holds a tokenizer.model (./some/dir), or a tokens artifact (main)",
+            f"tokenizer = {spec.tokenizer!r}: there are no tokens {spec.tokenizer} ({project.relative(place)})",
+            f"name tokens (main), or a path with a slash in it (./{spec.tokenizer})",
         )
-    return directory
+    return find(place / "tokenizer")
+
+
+def tokenizer_directory(spec: TokenizeSpec, project: Project) -> Path:
+    """The folder of those files."""
+    return tokenizer_source(spec, project).main.parent
 
 
 def disk_needed(spec: TokenizeSpec, project: Project, inputs: Inputs) -> int:
     """An estimate in bytes, generous: token ids of every document, and a few MB for the tokenizer."""
-    stored = read_manifest(project.place("corpus", spec.corpus), "corpus").total_bytes()
-    bytes_per_token = 4 if not spec.tokenizer and spec.vocab_size > 1 << 16 else 2
+    stored = sum(shard.stat().st_size for shard in project.place("corpus", spec.corpus).glob("*.arrow"))
+    bytes_per_token = 4 if spec.tokenizer or spec.vocab_size > 1 << 16 else 2
     return int(stored * _TEXT_PER_STORED_BYTE * _TOKENS_PER_TEXT_BYTE) * bytes_per_token + (16 << 20)
 
 
@@ -129,10 +164,3 @@ def summary(stats: dict[str, Any]) -> list[tuple[str, str]]:
     changed = stats["changed_documents"]
     rows.append(("checked", checked + (f", {changed:,} not to the same text" if changed else ", each to itself")))
     return rows
-
-
-def _hash_of_files(directory: Path) -> str:
-    from gptcli.tokenizer import CARRIED_FILES
-
-    listing = [[name, sha256_file(directory / name)] for name in CARRIED_FILES if (directory / name).is_file()]
-    return hashlib.sha256(canonical_json(listing)).hexdigest()

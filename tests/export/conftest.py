@@ -18,7 +18,7 @@ from gptcli.models.llama import Llama
 from gptcli.models.load import save_adapter, save_model
 from gptcli.models.lora import LoraConfig, apply_lora, trainable_parameters
 from gptcli.tokenize.hf_files import write_tokenizer
-from gptcli.tokenize.train import count_words, train_model
+from gptcli.tokenize.learning.train import count_words, train_model
 from gptcli.tokenizer import Tokenizer
 
 BASE = "runs/base/checkpoints/step-00000020"

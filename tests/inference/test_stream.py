@@ -7,7 +7,7 @@ import pytest
 
 from gptcli.inference.stream import stream_text
 from gptcli.tokenize.hf_files import write_tokenizer
-from gptcli.tokenize.train import count_words, train_model
+from gptcli.tokenize.learning.train import count_words, train_model
 from gptcli.tokenizer import Tokenizer
 
 AWKWARD = "naïve 猫🐈‍⬛ e\u0301 \u2581\ue000 tab\t\r\n  end "

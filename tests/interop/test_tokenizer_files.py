@@ -13,7 +13,7 @@ import pytest
 
 from gptcli.templates import encode_chat
 from gptcli.tokenize.hf_files import write_tokenizer
-from gptcli.tokenize.train import count_words, train_model
+from gptcli.tokenize.learning.train import count_words, train_model
 from gptcli.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers")

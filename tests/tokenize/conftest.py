@@ -13,7 +13,7 @@ from gptcli.artifacts.manifest import Inputs
 from gptcli.artifacts.project import Project
 from gptcli.artifacts.schemas import CORPUS_SCHEMA
 from gptcli.artifacts.shards import ShardWriter, shard_name
-from gptcli.tokenize.train import count_words, train_model
+from gptcli.tokenize.learning.train import count_words, train_model
 
 
 @pytest.fixture(scope="session")

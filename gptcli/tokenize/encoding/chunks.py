@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -46,3 +47,20 @@ def slices(texts: Any, limit: int = BATCH_BYTES) -> Iterator[Any]:
         end = min(max(end, start + 1), len(texts))
         yield texts.slice(start, end - start)
         start = end
+
+
+def starts_with(parts: Any, byte: bytes) -> Cuts:
+    """Which strings of a large_binary array without nulls begin with one byte."""
+    data, ends = text_bytes(parts)
+    found = np.zeros(len(parts), np.bool_)
+    with_text = np.flatnonzero(np.diff(ends))
+    found[with_text] = data[ends[with_text]] == byte[0]
+    return found
+
+
+def flattened(lists: Iterable[list[int]]) -> tuple[Offsets, Offsets]:
+    """Lists of ids end to end, int64, and their len+1 bounds."""
+    held = list(lists)
+    ends = np.zeros(len(held) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, held), np.int64, len(held)), out=ends[1:])
+    return np.fromiter(chain.from_iterable(held), np.int64, int(ends[-1])), ends

@@ -15,14 +15,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gptcli.runtime.compiled import compiled
-from gptcli.tokenize.chunks import Bytes, Offsets
+from gptcli.runtime.compiled import compiled, inlined, readonly
+from gptcli.tokenize.encoding.chunks import Bytes, Offsets
 
 Codes = npt.NDArray[np.int32]
 
 _SLOTS = 1 << 14
 _FULL = 0.5  # share of the slots in use at which their number doubles
 _ARENA = 1 << 18  # bytes
+
+_U64 = np.uint64
+_ONES, _LOW = _U64(0xFFFFFFFFFFFFFFFF), _U64(0xFFFFFFFF)
 
 
 class Interner:
@@ -50,11 +53,14 @@ class Interner:
     def codes(self, data: Bytes, starts: Offsets, stops: Offsets) -> Codes:
         """The numbers of the strings data[starts[i]:stops[i]], int32 [len(starts)]; new ones are added."""
         codes = np.empty(len(starts), np.int32)
+        words = np.ndarray(max(len(data) - 7, 0), "<u8", data, strides=(1,))  # eight bytes from every place on
+        data, starts, stops = readonly(data), readonly(starts), readonly(stops)
         done = 0
         while True:
             done, self._count = _intern(
-                data, starts, stops, codes, done, self._slots, self._arena, self._ends, self._count, self._multiplier
-            )
+                data, words, starts, stops, codes, done, self._count,
+                self._slots, self._arena, self._ends, self._multiplier,
+            )  # fmt: skip
             if done == len(starts):
                 return codes
             self._grow(int(stops[done] - starts[done]))
@@ -79,76 +85,98 @@ class Interner:
             self._arena = arena
 
 
+@inlined
+def _word(data: Bytes, words: Any, place: Any, count: Any) -> Any:
+    """The `count` bytes (1 to 8) from `place` on as a little-endian number."""
+    if place < _U64(len(words)):
+        return words[place] & (_ONES >> (_U64(64) - _U64(8) * count))
+    found = _U64(0)  # near the end no eight bytes can be read at once
+    for number in range(count):
+        found |= _U64(data[place + number]) << (_U64(8) * number)
+    return found
+
+
+@inlined
+def _key(data: Bytes, words: Any, start: Any, length: Any, multiplier: Any) -> Any:
+    """Up to 8 bytes as they are, more of them hashed."""
+    if length <= _U64(8):
+        return _word(data, words, start, length) if length else _U64(0)
+    key = _U64(0)
+    for place in range(_U64(0), length, _U64(8)):
+        key = (key ^ _word(data, words, start + place, min(_U64(8), length - place))) * multiplier
+        key ^= key >> _U64(32)
+    return key
+
+
+@inlined
+def _home(key: Any, length: Any, multiplier: Any, mask: Any) -> Any:
+    """The slot where a string is looked for first."""
+    mixed = (key ^ length) * multiplier
+    return (mixed ^ (mixed >> _U64(32))) & mask
+
+
+@inlined
+def _is_same(data: Bytes, start: Any, length: Any, arena: Bytes, copy: Any) -> bool:
+    for place in range(length):  # noqa: SIM110 (Numba compiles no generators here)
+        if arena[copy + place] != data[start + place]:
+            return False
+    return True
+
+
 @compiled
 def _intern(
     data: Bytes,
+    words: Any,
     starts: Offsets,
     stops: Offsets,
     codes: Codes,
     done: int,
+    count: int,
     slots: Any,
     arena: Bytes,
     ends: Offsets,
-    count: int,
     multiplier: Any,
 ) -> tuple[int, int]:
-    """Fill codes[done:] until all are, or there is no room for a new string: how far it came, and the new count."""
-    mask = len(slots) - 1
-    room = len(slots) // 2
+    """Fill codes[done:] until all are, or there is no room for a new string: how far it came, and the new count.
+
+    All in unsigned numbers: an index that may be negative costs a test each time.
+    """
+    mask, room = _U64(len(slots) - 1), len(slots) // 2
     for number in range(done, len(starts)):
-        start, length = starts[number], stops[number] - starts[number]
-        key = np.uint64(0)
-        if length <= 8:
-            for place in range(length):
-                key |= np.uint64(data[start + place]) << np.uint64(8 * place)
-        else:
-            for place in range(length):
-                key = (key ^ np.uint64(data[start + place])) * multiplier
-                key ^= key >> np.uint64(32)
-        mixed = (key ^ np.uint64(length)) * multiplier
-        slot = np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(mask))
-        found = -1
-        while slots[slot, 1] != 0:
+        start = _U64(starts[number])
+        length = _U64(stops[number]) - start
+        key = _key(data, words, start, length, multiplier)
+        slot = _home(key, length, multiplier, mask)
+        while True:
             held = slots[slot, 1]
-            if slots[slot, 0] == key and np.int64(held >> np.uint64(32)) == length:
-                candidate = int(held & np.uint64(0xFFFFFFFF)) - 1
-                same = True
-                if length > 8:
-                    copy = ends[candidate]
-                    for place in range(length):
-                        if arena[copy + place] != data[start + place]:
-                            same = False
-                            break
-                if same:
-                    found = candidate
+            if held == _U64(0):
+                break
+            if slots[slot, 0] == key and held >> _U64(32) == length:
+                copy = _U64(ends[(held & _LOW) - _U64(1)])
+                if length <= _U64(8) or _is_same(data, start, length, arena, copy):
                     break
-            slot = (slot + 1) & mask
-        if found < 0:
-            if count >= room or ends[count] + length > len(arena):
+            slot = (slot + _U64(1)) & mask
+        if held == _U64(0):
+            if count >= room or ends[count] + np.int64(length) > len(arena):
                 return number, count
-            copy = ends[count]
             for place in range(length):
-                arena[copy + place] = data[start + place]
-            ends[count + 1] = copy + length
-            slots[slot, 0] = key
-            slots[slot, 1] = (np.uint64(length) << np.uint64(32)) | np.uint64(count + 1)
-            found = count
+                arena[_U64(ends[count]) + place] = data[start + place]
+            ends[count + 1] = ends[count] + np.int64(length)
+            held = (length << _U64(32)) | _U64(count + 1)
+            slots[slot, 0], slots[slot, 1] = key, held
             count += 1
-        codes[number] = found
+        codes[number] = np.int32(np.int64(held & _LOW) - 1)
     return len(starts), count
 
 
 @compiled
 def _rehash(old: Any, new: Any, multiplier: Any) -> None:
     """Put the slots of a table into a larger, empty one."""
-    mask = len(new) - 1
+    mask = _U64(len(new) - 1)
     for number in range(len(old)):
-        if old[number, 1] == 0:
+        if old[number, 1] == _U64(0):
             continue
-        length = old[number, 1] >> np.uint64(32)
-        mixed = (old[number, 0] ^ length) * multiplier
-        slot = np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(mask))
-        while new[slot, 1] != 0:
-            slot = (slot + 1) & mask
-        new[slot, 0] = old[number, 0]
-        new[slot, 1] = old[number, 1]
+        slot = _home(old[number, 0], old[number, 1] >> _U64(32), multiplier, mask)
+        while new[slot, 1] != _U64(0):
+            slot = (slot + _U64(1)) & mask
+        new[slot, 0], new[slot, 1] = old[number, 0], old[number, 1]

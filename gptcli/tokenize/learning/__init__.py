@@ -1,0 +1,1 @@
+"""A tokenizer learnt from a corpus: words counted natively, then sentencepiece's trainers."""
