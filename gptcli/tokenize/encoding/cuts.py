@@ -21,6 +21,7 @@ from gptcli.tokenize.encoding.chunks import Bytes, Offsets
 APART, JOINED, LOOK = 0, 1, 2  # what a pair of bytes says of a cut between them
 
 _PAIR_BITS = 20
+_U64 = np.uint64
 _ESCAPED = ("\u2581", "\ue000")  # characters that our own models, and sentencepiece's, write as others inside
 
 
@@ -75,13 +76,13 @@ def _mark(data: Bytes, ends: Offsets, table: Any, pairs: Any) -> None:
 
 
 @inlined
-def _hash(left: int, right: int) -> int:
+def _hash(left: Any, right: Any) -> int:
     mixed = np.uint64(left) * np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(right) * np.uint64(0xC2B2AE3D27D4EB4F)
     return int((mixed * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _PAIR_BITS))
 
 
 @inlined
-def _before(data: Bytes, place: int) -> int:
+def _before(data: Bytes, place: Any) -> Any:
     """The character that ends before `place`, its UTF-8 bytes as one little-endian number."""
     first = place - 1
     while data[first] & 0xC0 == 0x80:
@@ -90,7 +91,7 @@ def _before(data: Bytes, place: int) -> int:
 
 
 @inlined
-def _after(data: Bytes, place: int) -> int:
+def _after(data: Bytes, place: Any) -> Any:
     """The character that begins at `place`, as `_before` gives it."""
     end = place + 1
     while end < len(data) and data[end] & 0xC0 == 0x80:
@@ -99,7 +100,7 @@ def _after(data: Bytes, place: int) -> int:
 
 
 @inlined
-def _packed(data: Bytes, first: int, end: int) -> int:
+def _packed(data: Bytes, first: Any, end: Any) -> Any:
     found = 0
     for place in range(first, end):
         found |= int(data[place]) << (8 * (place - first))
@@ -109,28 +110,45 @@ def _packed(data: Bytes, first: int, end: int) -> int:
 @compiled
 def _bounds(data: Bytes, offsets: Offsets, start: int, bounds: Offsets, table: Any, pairs: Any) -> tuple[int, int]:
     document = np.searchsorted(offsets, start, side="right")
-    count, room = 0, len(bounds) - 1
-    bounds[0] = place = start
-    while place < len(data) and count < room:
+    count, place = 0, start
+    limit = min(len(data), start + len(bounds) - 1)  # so there is room, as no part is empty
+    bounds[0] = start
+    while place < limit:
         while offsets[document] <= place:
             document += 1
         end = offsets[document]
-        last = np.uint64(data[place])
-        place += 1
-        while place < end:
-            byte = np.uint64(data[place])
-            kind = table[(last << np.uint64(8)) | byte]
-            if kind != 1 and (kind == 0 or _is_apart(data, place, pairs)):
-                break
+        last = _U64(data[_U64(place)])
+        for after in range(_U64(place + 1), _U64(min(end, limit))):  # unsigned: no test for negative indices
+            byte = _U64(data[after])
+            kind = table[(last << _U64(8)) | byte]
+            if kind == 2:
+                kind = 0 if _is_apart(data, after, pairs) else 1
+            bounds[count + 1] = after  # stays only if counted: a branch here would be guessed wrong at most cuts
+            count += kind == 0
             last = byte
-            place += 1
+        if end > limit:
+            break
         count += 1
-        bounds[count] = place
-    return count, place
+        bounds[count] = place = end
+    if count == 0 and start < len(data):  # one part fills all the room
+        count = 1
+        bounds[1] = _part_end(data, offsets[document], limit, table, pairs)
+    return count, bounds[count]
+
+
+@compiled
+def _part_end(data: Bytes, end: int, place: int, table: Any, pairs: Any) -> int:
+    """The first cut at or after `place`, or the document's `end`."""
+    while place < end:
+        kind = table[(np.int64(data[place - 1]) << 8) | data[place]]
+        if kind != 1 and (kind == 0 or _is_apart(data, place, pairs)):
+            break
+        place += 1
+    return place
 
 
 @inlined
-def _is_apart(data: Bytes, place: int, pairs: Any) -> bool:
+def _is_apart(data: Bytes, place: Any, pairs: Any) -> bool:
     left, right = _before(data, place), _after(data, place)
     if left == 0x8196E2 or right == 0x8196E2 or left == 0x8080EE or right == 0x8080EE:  # U+2581, U+E000
         return False

@@ -85,44 +85,6 @@ class Interner:
             self._arena = arena
 
 
-@inlined
-def _word(data: Bytes, words: Any, place: Any, count: Any) -> Any:
-    """The `count` bytes (1 to 8) from `place` on as a little-endian number."""
-    if place < _U64(len(words)):
-        return words[place] & (_ONES >> (_U64(64) - _U64(8) * count))
-    found = _U64(0)  # near the end no eight bytes can be read at once
-    for number in range(count):
-        found |= _U64(data[place + number]) << (_U64(8) * number)
-    return found
-
-
-@inlined
-def _key(data: Bytes, words: Any, start: Any, length: Any, multiplier: Any) -> Any:
-    """Up to 8 bytes as they are, more of them hashed."""
-    if length <= _U64(8):
-        return _word(data, words, start, length) if length else _U64(0)
-    key = _U64(0)
-    for place in range(_U64(0), length, _U64(8)):
-        key = (key ^ _word(data, words, start + place, min(_U64(8), length - place))) * multiplier
-        key ^= key >> _U64(32)
-    return key
-
-
-@inlined
-def _home(key: Any, length: Any, multiplier: Any, mask: Any) -> Any:
-    """The slot where a string is looked for first."""
-    mixed = (key ^ length) * multiplier
-    return (mixed ^ (mixed >> _U64(32))) & mask
-
-
-@inlined
-def _is_same(data: Bytes, start: Any, length: Any, arena: Bytes, copy: Any) -> bool:
-    for place in range(length):  # noqa: SIM110 (Numba compiles no generators here)
-        if arena[copy + place] != data[start + place]:
-            return False
-    return True
-
-
 @compiled
 def _intern(
     data: Bytes,
@@ -137,36 +99,86 @@ def _intern(
     ends: Offsets,
     multiplier: Any,
 ) -> tuple[int, int]:
-    """Fill codes[done:] until all are, or there is no room for a new string: how far it came, and the new count.
+    """Fill codes[done:] until all are, or there is no room for a new string: how far it came, and the new count."""
+    while True:
+        done, key, slot = _find(data, words, starts, stops, codes, done, slots, arena, ends, multiplier)
+        if done == len(starts):
+            return done, count
+        start, length = starts[done], stops[done] - starts[done]
+        if count >= len(slots) // 2 or ends[count] + length > len(arena):
+            return done, count
+        arena[ends[count] : ends[count] + length] = data[start : start + length]
+        ends[count + 1] = ends[count] + length
+        count += 1
+        slots[slot, 0], slots[slot, 1] = key, (_U64(length) << _U64(32)) | _U64(count)
 
-    All in unsigned numbers: an index that may be negative costs a test each time.
+
+@compiled
+def _find(
+    data: Bytes,
+    words: Any,
+    starts: Offsets,
+    stops: Offsets,
+    codes: Codes,
+    done: int,
+    slots: Any,
+    arena: Bytes,
+    ends: Offsets,
+    multiplier: Any,
+) -> tuple[int, Any, Any]:
+    """Fill codes[done:] up to the first new string: its number, its key and the empty slot where it belongs.
+
+    In one piece and in unsigned numbers, which is what makes it fast: a call counts references to its arrays, and an
+    index that may be negative is tested every time.
     """
-    mask, room = _U64(len(slots) - 1), len(slots) // 2
+    mask, most = _U64(len(slots) - 1), _U64(len(words))
+    key: Any = _U64(0)
+    slot: Any = _U64(0)
+    place: Any
     for number in range(done, len(starts)):
         start = _U64(starts[number])
         length = _U64(stops[number]) - start
-        key = _key(data, words, start, length, multiplier)
-        slot = _home(key, length, multiplier, mask)
-        while True:
-            held = slots[slot, 1]
-            if held == _U64(0):
-                break
+        if length <= _U64(8) and start < most:
+            key = words[start] & (_ONES >> (_U64(64) - _U64(8) * length)) if length else _U64(0)
+        else:
+            key = _U64(0)
+            for place in range(_U64(0), length, _U64(8)):
+                size = min(length - place, _U64(8))
+                word = _U64(0)
+                if start + place < most:
+                    word = words[start + place] & (_ONES >> (_U64(64) - _U64(8) * size))
+                else:  # near the end no eight bytes can be read at once
+                    for byte in range(size):
+                        word |= _U64(data[start + place + byte]) << (_U64(8) * byte)
+                if length > _U64(8):
+                    word = (key ^ word) * multiplier
+                    word ^= word >> _U64(32)
+                key = word
+        mixed = (key ^ length) * multiplier
+        slot = (mixed ^ (mixed >> _U64(32))) & mask
+        held = slots[slot, 1]
+        while held != _U64(0):
             if slots[slot, 0] == key and held >> _U64(32) == length:
-                copy = _U64(ends[(held & _LOW) - _U64(1)])
-                if length <= _U64(8) or _is_same(data, start, length, arena, copy):
+                if length <= _U64(8):
+                    break
+                copy, place = _U64(ends[(held & _LOW) - _U64(1)]), _U64(0)
+                while place < length and arena[copy + place] == data[start + place]:
+                    place += _U64(1)
+                if place == length:
                     break
             slot = (slot + _U64(1)) & mask
+            held = slots[slot, 1]
         if held == _U64(0):
-            if count >= room or ends[count] + np.int64(length) > len(arena):
-                return number, count
-            for place in range(length):
-                arena[_U64(ends[count]) + place] = data[start + place]
-            ends[count + 1] = ends[count] + np.int64(length)
-            held = (length << _U64(32)) | _U64(count + 1)
-            slots[slot, 0], slots[slot, 1] = key, held
-            count += 1
+            return number, key, slot
         codes[number] = np.int32(np.int64(held & _LOW) - 1)
-    return len(starts), count
+    return len(starts), key, slot
+
+
+@inlined
+def _home(key: Any, length: Any, multiplier: Any, mask: Any) -> Any:
+    """The slot where a string is looked for first, as in `_find`."""
+    mixed = (key ^ length) * multiplier
+    return (mixed ^ (mixed >> _U64(32))) & mask
 
 
 @compiled
