@@ -13,7 +13,7 @@ from typing import Any
 import sentencepiece
 
 from gptcli.engines.engine import REPLACEMENT, SPACE
-from gptcli.engines.model_proto import read_settings
+from gptcli.engines.model_proto import Settings, read_settings
 from gptcli.engines.streaming import EACH_BYTE, Utf8, utf8
 from gptcli.errors import ArtifactError
 
@@ -45,10 +45,15 @@ class SentencePiece:
         return data
 
     @cached_property
+    def settings(self) -> Settings:
+        """What decides how the model treats its input."""
+        return read_settings(self.model)
+
+    @cached_property
     def is_lossless(self) -> bool:
         """Spaces are kept as they are, unknown characters fall back to bytes, and the only normalisation is our own
         escape, which decoding undoes."""
-        settings = read_settings(self.model)
+        settings = self.settings
         return (
             settings.byte_fallback
             and settings.escape_whitespaces

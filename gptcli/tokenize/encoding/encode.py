@@ -28,6 +28,8 @@ WIDE_FROM = 1 << 16  # vocabularies beyond this many ids take 32 bits a token
 PARTS_AT_ONCE = 1 << 18
 CACHE_BYTES = 32 << 20  # of distinct parts; the table starts anew when it holds more
 LONGEST_PART = 32 << 20  # bytes: an engine takes some 40 bytes of memory, and a microsecond or two, for each of them
+_SPAN_BITS = 26  # of a part's length in ids, which is under twice LONGEST_PART
+_LENGTH = (1 << _SPAN_BITS) - 1
 _AS_TEXT = b"\xff"  # in no UTF-8: marks a part that is not encoded as its like inside a text is
 
 
@@ -92,15 +94,15 @@ class Encoder:
             _require_short(offsets, offsets[:-1], offsets[1:])
             flat, ends = flattened(self.tokenizer.encode_batch(texts.to_pylist(), threads=1))
             with_text = np.flatnonzero(np.diff(offsets)).astype(np.int32)
-            placing.add(offsets[with_text], with_text, flat.astype(self.dtype), ends[:-1], ends[1:])
+            placing.add(offsets[with_text], with_text, flat.astype(self.dtype), _spans(ends))
         else:
             for starts, codes in self._parts.of(texts):
-                placing.add(starts, codes, self._parts.flat, self._parts.begins, self._parts.stops)
+                placing.add(starts, codes, self._parts.flat, self._parts.spans)
         return placing.finish()
 
 
 class _Parts:
-    """The distinct parts seen so far and their ids: those of part i are flat[begins[i]:stops[i]]."""
+    """The distinct parts seen so far and their ids, those of part i being `spans[i]` (see `_spans`) of `flat`."""
 
     def __init__(self, tokenizer: Tokenizer, splitting: Splitting, dtype: Any) -> None:
         self._tokenizer, self._splitting = tokenizer, splitting
@@ -108,8 +110,7 @@ class _Parts:
         self._scratch = np.empty(PARTS_AT_ONCE + 1, np.int64)
         self._filled = 0
         self.flat: Ids = np.empty(1 << 16, dtype)
-        self.begins: Offsets = np.zeros(1 << 14, np.int64)
-        self.stops: Offsets = np.zeros(1 << 14, np.int64)
+        self.spans: Offsets = np.zeros(1 << 14, np.int64)
 
     def of(self, texts: Any) -> Iterator[tuple[Offsets, Codes]]:
         """Where parts of the texts (a large_string array) start in their bytes, and their numbers; some at a time."""
@@ -155,8 +156,7 @@ class _Parts:
 
     def _encode_new(self, first: int) -> None:
         parts = self._interner.strings(first)
-        self.begins = _grown(self.begins, first + len(parts))
-        self.stops = _grown(self.stops, first + len(parts))
+        self.spans = _grown(self.spans, first + len(parts))
         is_text = starts_with(parts, _AS_TEXT)
         inside = np.flatnonzero(~is_text)
         for numbers, ids, ends in self._splitting.encode(parts if len(inside) == len(parts) else parts.take(inside)):
@@ -169,7 +169,7 @@ class _Parts:
         """The parts with these numbers have the ids between `ends`, in turn."""
         self.flat = _grown(self.flat, self._filled + len(ids))
         self.flat[self._filled : self._filled + len(ids)] = ids
-        self.begins[numbers], self.stops[numbers] = self._filled + ends[:-1], self._filled + ends[1:]
+        self.spans[numbers] = _spans(self._filled + ends)
         self._filled += len(ids)
 
 
@@ -183,18 +183,18 @@ class _Placing:
         self._filled = 0
         self._out: list[Ids] = []
 
-    def add(self, starts: Offsets, codes: Codes, flat: Ids, begins: Offsets, stops: Offsets) -> None:
-        """The parts that start at the bytes `starts`; part i's ids are flat[begins[codes[i]]:stops[codes[i]]]."""
+    def add(self, starts: Offsets, codes: Codes, flat: Ids, spans: Offsets) -> None:
+        """The parts that start at the bytes `starts`; part i's ids are spans[codes[i]] of `flat`."""
         if not len(starts):
             return
         begun = int(np.searchsorted(self._offsets[:-1], starts[-1], side="right"))
-        self._fill(begun, starts, codes, flat, begins, stops)
+        self._fill(begun, starts, codes, flat, spans)
 
     def finish(self) -> tuple[Ids, Offsets]:
         """All tokens, and the documents' len+1 offsets in them."""
         count = len(self._offsets) - 1
         nothing = np.empty(0, np.int64)
-        self._fill(count, nothing, np.empty(0, np.int32), np.empty(0, self._dtype), nothing, nothing)
+        self._fill(count, nothing, np.empty(0, np.int32), np.empty(0, self._dtype), nothing)
         if count and self._eos_id >= 0:
             self._out.append(np.array([self._eos_id], self._dtype))
             self._filled += 1
@@ -203,13 +203,13 @@ class _Placing:
             return self._out[0], self._token_offsets
         return np.concatenate([np.empty(0, self._dtype), *self._out]), self._token_offsets
 
-    def _fill(self, begun: int, starts: Offsets, codes: Codes, flat: Ids, begins: Offsets, stops: Offsets) -> None:
+    def _fill(self, begun: int, starts: Offsets, codes: Codes, flat: Ids, spans: Offsets) -> None:
         ended = max(begun - 1, 0) - max(self._document - 1, 0)
-        room = _count(codes, begins, stops)
+        room = _count(codes, spans)
         room += (self._bos_id >= 0) * (begun - self._document) + (self._eos_id >= 0) * ended
         out = np.empty(room, self._dtype)
         _place(
-            out, readonly(starts), codes, flat, begins, stops, readonly(self._offsets), self._document, begun,
+            out, readonly(starts), codes, flat, spans, readonly(self._offsets), self._document, begun,
             self._token_offsets, self._filled, self._bos_id, self._eos_id,
         )  # fmt: skip
         self._document, self._filled = begun, self._filled + room
@@ -217,11 +217,11 @@ class _Placing:
 
 
 @compiled
-def _count(codes: Codes, begins: Offsets, stops: Offsets) -> int:
+def _count(codes: Codes, spans: Offsets) -> int:
     """How many ids the parts have."""
     found = 0
     for code in codes:
-        found += stops[code] - begins[code]
+        found += spans[np.uint64(code)] & _LENGTH
     return found
 
 
@@ -231,8 +231,7 @@ def _place(
     starts: Offsets,
     codes: Codes,
     flat: Any,
-    begins: Offsets,
-    stops: Offsets,
+    spans: Offsets,
     offsets: Offsets,
     document: int,
     begun: int,
@@ -257,9 +256,16 @@ def _place(
                 filled += 1
             document += 1
         if number < len(starts):
-            for place in range(begins[codes[number]], stops[codes[number]]):
-                out[filled] = flat[place]
+            span = spans[np.uint64(codes[number])]
+            begin = np.uint64(span >> _SPAN_BITS)
+            for place in range(begin, begin + np.uint64(span & _LENGTH)):
+                out[np.uint64(filled)] = flat[place]
                 filled += 1
+
+
+def _spans(ends: Offsets) -> Offsets:
+    """Where the lists that end at `ends` (len+1) begin, and their lengths, in one number each: begin << 26 | length."""
+    return ends[:-1] << _SPAN_BITS | np.diff(ends)
 
 
 def _require_short(offsets: Offsets, starts: Offsets, stops: Offsets) -> None:

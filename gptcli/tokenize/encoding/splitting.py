@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import sentencepiece
 import tokenizers
 
-from gptcli.engines.model_proto import Settings, read_settings, without_prefix
+from gptcli.engines.model_proto import Settings, without_prefix
 from gptcli.engines.sentence_piece import SentencePiece
 from gptcli.engines.tokenizers_json import TokenizersJson
 from gptcli.tokenize.encoding.characters import maybe_not_composed
@@ -91,7 +91,7 @@ def _by_words(engine: TokenizersJson) -> Splitting | str:
 
 
 def _by_pieces(engine: SentencePiece) -> Splitting | str:
-    settings = read_settings(engine.model)
+    settings = engine.settings
     if reason := _why_whole(settings, engine):
         return reason
     pieces = spelled_pieces(engine)
@@ -111,6 +111,8 @@ def _encoded_by(model: bytes, merger: Merger | None) -> EncodeParts:
         if merger is not None:
             ids, ends, left = merger.encode(*text_bytes(parts))
             yield np.arange(len(parts)), ids, ends
+            if not len(left):
+                return
             parts = parts.take(left)
         yield left, *flattened(processor.encode(parts.to_pylist(), num_threads=1))
 
