@@ -45,9 +45,8 @@ def read_settings(model: bytes) -> Settings:
     normalizer: dict[int, int | bytes] = {}
     kinds: set[int | bytes] = set()
     for number, value, _ in _fields(model):
-        if number == PIECES and isinstance(value, bytes):
-            if b"\x18" in value:  # its type's tag; most pieces have the default, and there are many
-                kinds.update(kind for inner, kind, _ in _fields(value) if inner == PIECE_TYPE)
+        if number == PIECES and isinstance(value, bytes) and b"\x18" in value:  # a type's tag: most have the default
+            kinds.update(kind for inner, kind, _ in _fields(value) if inner == PIECE_TYPE)
         if number == TRAINER_SPEC and isinstance(value, bytes):
             trainer.update({inner: content for inner, content, _ in _fields(value)})
         if number == NORMALIZER_SPEC and isinstance(value, bytes):

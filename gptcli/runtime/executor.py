@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import multiprocessing
 import os
@@ -83,6 +84,7 @@ def begin_worker(parent: int, initializer: Callable[..., None] | None = None, in
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _end_with_parent(parent)
+    atexit.register(os._exit, 0)  # the last to register is the first to run: taking down large libraries takes long
     if initializer is not None:
         initializer(*initargs)
 

@@ -1,10 +1,13 @@
-"""The tokenize run: a tokenizer, trained or taken, then every corpus shard encoded by a pool of processes."""
+"""The tokenize run: a tokenizer, trained or taken, then every corpus shard encoded by a pool of processes.
+
+What trains, encodes and packs is loaded only where it is used: mostly in other processes.
+"""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gptcli.artifacts.build import Build
 from gptcli.artifacts.durable import link, replace
@@ -15,13 +18,14 @@ from gptcli.artifacts.shards import open_shard, shard_paths
 from gptcli.console import human_bytes
 from gptcli.job import Job
 from gptcli.runtime.executor import default_workers, map_where
-from gptcli.tokenize.encoding.splitting import splitting_of
 from gptcli.tokenize.importing import import_tokenizer
-from gptcli.tokenize.learning.learn import learn_tokenizer, training_figures
+from gptcli.tokenize.learning.figures import training_figures
 from gptcli.tokenize.shards import ShardCounts, encode_shard, finished
 from gptcli.tokenize.spec import KIND, TokenizeSpec, tokenizer_source
 from gptcli.tokenizer import Tokenizer, engine_file
-from gptcli.training.packing import PackingFigures, write_packing
+
+if TYPE_CHECKING:
+    from gptcli.training.packing import PackingFigures
 
 TOKENIZER = "tokenizer"  # the folder in the artifact
 WORTH_A_WORKER = 8 << 20  # bytes of compressed shards: a process takes as long to start as to encode some 20 MB
@@ -53,6 +57,7 @@ def run(spec: TokenizeSpec, job: Job) -> Manifest:
         "splits": {split: _figures(each) for split, each in by_split.items()},
         "checked_documents": total.checked_documents,
         "changed_documents": total.changed_documents,
+        "whole_texts": total.whole_texts,
         **({"training": learnt["stats"]} if learnt else {}),
         "packing": {name: figures.stats() for name, figures in packing.items()},
     }
@@ -71,6 +76,8 @@ def _make_tokenizer(spec: TokenizeSpec, job: Job, units: Path, train_shards: lis
     if spec.tokenizer:
         import_tokenizer(tokenizer_source(spec, job.project), pending)
     else:
+        from gptcli.tokenize.learning.learn import learn_tokenizer
+
         workers = spec.workers if spec.executor == "ray" else _workers(spec, train_shards)
         learn_tokenizer(spec, job, units, pending, train_shards, partial(_map, executor=spec.executor, workers=workers))
         job.stop.check()
@@ -87,8 +94,6 @@ def _encode(
     """Encode what no earlier process has; the counts of every shard, in the shards' order."""
     counts = {shard: finished(units, shard) for shard in shards}
     waiting = [shard for shard, done in counts.items() if done is None]
-    if waiting and isinstance(why := splitting_of(tokenizer), str):
-        job.progress.say(f"each text is encoded whole, at a few MB a second: {why}")
     workers = spec.workers if spec.executor == "ray" else _workers(spec, waiting)
     with job.progress.bar("encoding", sum(map(_rows, shards)), "documents") as bar:
         bar.start_at(sum(done.documents for done in counts.values() if done is not None))
@@ -96,11 +101,19 @@ def _encode(
         work = partial(encode_shard, units / TOKENIZER, tokenizer.fingerprint, units)
         for shard, done in zip(waiting, map_where(spec.executor, work, waiting, workers), strict=True):
             counts[shard] = done
+            if done.whole_texts and not text_bytes:
+                job.progress.say(f"texts are encoded whole, a few MB a second: {_why_whole(tokenizer)}")
             text_bytes += done.bytes
             bar.show(text=human_bytes(text_bytes))
             bar.advance(done.documents)
             job.stop.check()
     return {shard: done for shard, done in counts.items() if done is not None}
+
+
+def _why_whole(tokenizer: Tokenizer) -> str:
+    from gptcli.tokenize.encoding.splitting import splitting_of
+
+    return str(splitting_of(tokenizer))
 
 
 def _rows(shard: Path) -> int:
@@ -110,7 +123,11 @@ def _rows(shard: Path) -> int:
 
 def _pack(spec: TokenizeSpec, job: Job, directory: Path) -> dict[str, PackingFigures]:
     """Write the packing indexes beside the shards in `directory`; their figures by file name in the artifact."""
-    found = {}
+    found: dict[str, PackingFigures] = {}
+    if not spec.packing:
+        return found
+    from gptcli.training.packing import write_packing
+
     for pack in spec.packing:
         for split in pack.splits:
             job.stop.check()

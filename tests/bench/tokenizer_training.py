@@ -99,7 +99,7 @@ def _in_two(function: Any, items: Any) -> Any:
 def documents(told: Any) -> Any:
     """The documents of the same shards, as long as they fit `--mb` rounded up to a shard."""
     from gptcli.artifacts.shards import shard_paths
-    from gptcli.tokenize.shards import read_texts
+    from gptcli.tokenize.encoding.shard_encoder import read_texts
 
     size = 0
     for shard in shard_paths(told.corpus, "train"):

@@ -105,7 +105,7 @@ def test_a_stop_keeps_finished_units(root: Path, monkeypatch: pytest.MonkeyPatch
     units = partial_path(root / "tokens" / "main") / "units"
     kept = {path.name: path.stat().st_mtime_ns for path in units.glob("*.json")}
     assert set(kept) == {"train-00000.json", "train-00001.json"} and (units / "tokenizer").is_dir()
-    monkeypatch.setattr("gptcli.tokenize.run.learn_tokenizer", None)  # it is not trained a second time
+    monkeypatch.setattr("gptcli.tokenize.learning.learn.learn_tokenizer", None)  # it is not trained a second time
     assert tokenize(root).content_sha256 == undisturbed.content_sha256
     assert not units.exists()
 

@@ -27,7 +27,7 @@ from gptcli.artifacts.shards import open_shard
 from gptcli.runtime.compiled import compiled
 from gptcli.tokenize.encoding.chunks import Bytes, Offsets, slices, text_bytes
 from gptcli.tokenize.encoding.interning import Codes, Interner
-from gptcli.tokenize.shards import read_texts
+from gptcli.tokenize.encoding.shard_encoder import read_texts
 
 Counts = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]

@@ -6,7 +6,6 @@ this one and is ended by a stop; its memory is given back whole, too.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import time
@@ -14,16 +13,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gptcli.artifacts.durable import write_json
 from gptcli.errors import ResourceError
 from gptcli.job import Job
 from gptcli.runtime.executor import begin_worker
 from gptcli.tokenize.hf_files import write_tokenizer
 from gptcli.tokenize.learning.counting import CountingRules, RunMap, WordCounts, count_corpus
+from gptcli.tokenize.learning.figures import FOLDER, write_training_figures
 from gptcli.tokenize.learning.train import Trained, TrainingOptions, train
 from gptcli.tokenize.spec import TokenizeSpec
 
-FOLDER = "training"  # in the units
 SMALL = 2 << 20  # bytes of distinct words: learnt from within a second or two, as long as a process takes to start
 
 _LOOK_EVERY = 0.2  # seconds between two looks at whether to stop
@@ -53,18 +51,7 @@ def learn_tokenizer(
     write_tokenizer(directory, trained.model)
     seconds = {"counting_seconds": counted - began, "training_seconds": time.monotonic() - counted}
     records = {name: round(value, 3) for name, value in seconds.items()}
-    write_json(_figures_path(units), {"stats": trained.figures(), "records": records})
-
-
-def training_figures(units: Path) -> dict[str, dict[str, Any]]:
-    """What `learn_tokenizer` told: "stats" for the manifest's stats and "records" for its records, or {}."""
-    path = _figures_path(units)
-    found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
-
-
-def _figures_path(units: Path) -> Path:
-    return units / FOLDER / "figures.json"
+    write_training_figures(units, trained.figures(), records)
 
 
 def training_options(spec: TokenizeSpec) -> TrainingOptions:
