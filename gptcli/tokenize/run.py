@@ -18,9 +18,10 @@ from gptcli.artifacts.shards import open_shard, shard_paths
 from gptcli.console import human_bytes
 from gptcli.job import Job
 from gptcli.runtime.executor import default_workers, map_where
+from gptcli.tokenize.counts import ShardCounts
 from gptcli.tokenize.importing import import_tokenizer
 from gptcli.tokenize.learning.figures import training_figures
-from gptcli.tokenize.shards import ShardCounts, encode_shard, finished
+from gptcli.tokenize.shards import encode_shard, finished
 from gptcli.tokenize.spec import KIND, TokenizeSpec, tokenizer_source
 from gptcli.tokenizer import Tokenizer, engine_file
 

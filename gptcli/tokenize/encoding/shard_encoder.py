@@ -14,8 +14,8 @@ from gptcli.artifacts.shards import ShardWriter, open_shard
 from gptcli.console import human_bytes
 from gptcli.errors import ArtifactError
 from gptcli.runtime.compiled import compiled
+from gptcli.tokenize.counts import ShardCounts
 from gptcli.tokenize.encoding.encode import LONGEST_PART, Encoded, Encoder, PartTooLongError
-from gptcli.tokenize.shards import ShardCounts
 from gptcli.tokenizer import Tokenizer
 
 _BYTE, _UNKNOWN = 1, 2  # kinds of ids
