@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gptcli.tokenize.encoding.encode import Encoder
 from gptcli.tokenize.hf_files import write_tokenizer
+from gptcli.tokenize.importing import find, import_tokenizer
 from gptcli.tokenize.learning.counting import count_words
 from gptcli.tokenize.learning.train import train_model
 from gptcli.tokenizer import Tokenizer
@@ -87,3 +88,32 @@ def test_twenty_thousand_random_strings(model_type: str, data_dir: Path, tmp_pat
         check(encoder, texts)
 
     strings()
+
+
+@pytest.fixture(scope="module")
+def gpt2(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    directory = tmp_path_factory.mktemp("gpt2")
+    import_tokenizer(find(data_dir / "gpt2-bpe-vocab"), directory)
+    return Encoder(Tokenizer.load(directory))
+
+
+def test_gpt2_on_heads_of_every_file(gpt2: Encoder, data_dir: Path) -> None:
+    assert not gpt2.why_whole
+    heads = [text[:20_000] for text in real_texts(data_dir)]
+    check(gpt2, [*heads, *(line for head in heads for line in head[:2000].splitlines(keepends=True))])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.one_of(WIDE, DENSE), min_size=20, max_size=50))
+def test_gpt2_on_random_unicode(gpt2: Encoder, texts: list[str]) -> None:
+    check(gpt2, texts)
+
+
+def test_gpt2_as_llama_cpp_cuts_its_cases(gpt2: Encoder, data_dir: Path) -> None:
+    """Cases stand between lines of `__ggml_vocab_test__`, their ids one line a case."""
+    (given_file,) = (data_dir / "gguf-vocab-gpt2").glob("*.inp")
+    cases = given_file.read_text("utf-8").split("\n__ggml_vocab_test__\n")[:-1]  # the last one ends the file
+    wanted = given_file.with_suffix(".out").read_text("utf-8").splitlines()
+    ids, offsets = gpt2.encode(pa.array(cases, pa.large_string()))
+    found = [ids[offsets[row] : offsets[row + 1]].tolist() for row in range(len(cases))]
+    assert found == [list(map(int, line.split())) for line in wanted] and len(cases) > 40

@@ -23,6 +23,7 @@ from gptcli.tokenize.encoding.splitting import Splitting, splitting_of
 from gptcli.tokenizer import Tokenizer
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
+Placed = tuple[Offsets, Codes, Ids, Offsets]  # where parts start, their numbers, and ids with the span of each number
 
 WIDE_FROM = 1 << 16  # vocabularies beyond this many ids take 32 bits a token
 PARTS_AT_ONCE = 1 << 18
@@ -92,12 +93,10 @@ class Encoder:
         placing = _Placing(self.dtype, offsets, bos_id, eos_id)
         if self._parts is None:
             _require_short(offsets, offsets[:-1], offsets[1:])
-            flat, ends = flattened(self.tokenizer.encode_batch(texts.to_pylist(), threads=1))
-            with_text = np.flatnonzero(np.diff(offsets)).astype(np.int32)
-            placing.add(offsets[with_text], with_text, flat.astype(self.dtype), _spans(ends))
+            placing.add(*_whole_texts(self.tokenizer, texts, offsets, self.dtype))
         else:
-            for starts, codes in self._parts.of(texts):
-                placing.add(starts, codes, self._parts.flat, self._parts.spans)
+            for found in self._parts.of(texts):
+                placing.add(*found)
         return placing.finish()
 
 
@@ -112,8 +111,8 @@ class _Parts:
         self.flat: Ids = np.empty(1 << 16, dtype)
         self.spans: Offsets = np.zeros(1 << 14, np.int64)
 
-    def of(self, texts: Any) -> Iterator[tuple[Offsets, Codes]]:
-        """Where parts of the texts (a large_string array) start in their bytes, and their numbers; some at a time."""
+    def of(self, texts: Any) -> Iterator[Placed]:
+        """The parts of the texts (a large_string array), in order, some at a time."""
         data, offsets = text_bytes(texts)
         if self._interner.nbytes > CACHE_BYTES:
             self._interner.clear()
@@ -121,32 +120,28 @@ class _Parts:
         wholes = None if self._splitting.wholes is None else self._splitting.wholes(texts)
         for first, last, is_whole in _runs(wholes, len(texts)):
             if is_whole:
-                starts, stops = offsets[first:last], offsets[first + 1 : last + 1]
-                has_text = stops > starts
-                yield from self._coded(data, offsets, starts[has_text], stops[has_text], is_whole)
+                run = texts.slice(first, last - first)
+                yield _whole_texts(self._tokenizer, run, offsets[first : last + 1], self.flat.dtype)
                 continue
             place = int(offsets[first])
             while place < offsets[last]:
                 count, place = self._splitting.splitter.bounds(
                     data[: offsets[last]], offsets[: last + 1], place, self._scratch
                 )
-                yield from self._coded(data, offsets, self._scratch[:count], self._scratch[1 : count + 1])
+                starts, stops = self._scratch[:count], self._scratch[1 : count + 1]
+                _require_short(offsets, starts, stops)
+                yield starts, self._codes(data, offsets, starts, stops), self.flat, self.spans
 
-    def _coded(
-        self, data: Bytes, offsets: Offsets, starts: Offsets, stops: Offsets, is_whole: bool = False
-    ) -> Iterator[tuple[Offsets, Codes]]:
-        _require_short(offsets, starts, stops)
+    def _codes(self, data: Bytes, offsets: Offsets, starts: Offsets, stops: Offsets) -> Codes:
+        """The numbers of parts; new ones are encoded."""
         first = len(self._interner)
-        if is_whole:
-            codes = self._marked(data, starts, stops)
-        else:
-            codes = self._interner.codes(data, starts, stops)
-            if self._splitting.first_is_apart:
-                begins = np.isin(starts, offsets[:-1])
-                codes[begins] = self._marked(data, starts[begins], stops[begins])
+        codes = self._interner.codes(data, starts, stops)
+        if self._splitting.first_is_apart:
+            begins = np.isin(starts, offsets[:-1])
+            codes[begins] = self._marked(data, starts[begins], stops[begins])
         if len(self._interner) > first:
             self._encode_new(first)
-        yield starts, codes
+        return codes
 
     def _marked(self, data: Bytes, starts: Offsets, stops: Offsets) -> Codes:
         """Numbers of parts that are encoded as texts are, apart from those of the same bytes elsewhere."""
@@ -261,6 +256,14 @@ def _place(
             for place in range(begin, begin + np.uint64(span & _LENGTH)):
                 out[np.uint64(filled)] = flat[place]
                 filled += 1
+
+
+def _whole_texts(tokenizer: Tokenizer, texts: Any, offsets: Offsets, dtype: Any) -> Placed:
+    """Texts that lie between `offsets`, each as one part."""
+    _require_short(offsets, offsets[:-1], offsets[1:])
+    flat, ends = flattened(tokenizer.encode_batch(texts.to_pylist(), threads=1))
+    with_text = np.flatnonzero(np.diff(offsets)).astype(np.int32)
+    return offsets[with_text], with_text, flat.astype(dtype), _spans(ends)
 
 
 def _spans(ends: Offsets) -> Offsets:

@@ -21,6 +21,7 @@ from gptcli.tokenize.encoding.characters import maybe_not_composed
 from gptcli.tokenize.encoding.chunks import Bytes, Offsets, flattened, text_bytes
 from gptcli.tokenize.encoding.cuts import CutTable
 from gptcli.tokenize.encoding.merging import Merger, spelled_pieces
+from gptcli.tokenize.encoding.path_sums import PathSums
 from gptcli.tokenize.encoding.words import WordRules, one_word_tokenizer, rules_of, word_bounds
 from gptcli.tokenizer import Tokenizer
 
@@ -95,12 +96,16 @@ def _by_pieces(engine: SentencePiece) -> Splitting | str:
     if reason := _why_whole(settings, engine):
         return reason
     pieces = spelled_pieces(engine)
+    sums = None if settings.is_bpe else PathSums.of(engine, pieces)
+    if not settings.is_bpe and sums is None:
+        return "the scores of a unigram model add up differently in a part and in the whole"
     table = CutTable.of([piece for _, piece in pieces])
     if not table.cuts_often:
         return "its vocabulary joins every two characters"
     model = without_prefix(engine.model) if settings.add_dummy_prefix else engine.model
-    merger = None if settings.has_user_defined or settings.has_unused else Merger.of(engine, pieces)
-    return Splitting(table, _encoded_by(model, merger), first_is_apart=settings.add_dummy_prefix)
+    is_plain = settings.is_bpe and not settings.has_user_defined and not settings.has_unused
+    encode = _encoded_by(model, Merger.of(engine, pieces) if is_plain else None)
+    return Splitting(table, encode, settings.add_dummy_prefix, None if sums is None else sums.wholes)
 
 
 def _encoded_by(model: bytes, merger: Merger | None) -> EncodeParts:
@@ -121,8 +126,8 @@ def _encoded_by(model: bytes, merger: Merger | None) -> EncodeParts:
 
 def _why_whole(settings: Settings, engine: SentencePiece) -> str:
     """Why parts encoded alone would not give the whole's tokens, or ""."""
-    if not settings.is_bpe:
-        return "a unigram model weighs whole texts"
+    if not settings.is_bpe and (settings.has_user_defined or settings.has_unused or settings.add_dummy_prefix):
+        return "it is a unigram model not made by gptcli"
     if not settings.byte_fallback:  # unknown characters beside each other are one token
         return "it has no byte fallback"
     if settings.space_is_suffix or not settings.escape_whitespaces or settings.remove_extra_whitespaces:
