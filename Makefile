@@ -36,6 +36,9 @@ bench: setup
 	$(BIN)/python tests/bench/html_extraction.py
 	$(BIN)/python tests/bench/near_duplicates.py
 	$(BIN)/python tests/bench/corpus_memory.py .bench/memory
+	$(BIN)/python tests/bench/tokenize_peers.py .bench/tokenize
+	$(BIN)/python tests/bench/tokenizer_training.py .bench/tokenize/corpus/main
+	$(BIN)/python tests/bench/packing.py
 
 # Uses the Python, and the torch, that are there: CUDA builds differ from machine to machine.
 test-gpu:

@@ -12,17 +12,32 @@ from typing import Any
 
 from gptcli.errors import SpecError
 from gptcli.records.chats import ROLES
-from gptcli.tokenizer import TURN_END, TURN_START, Tokenizer
+from gptcli.tokenizer import TEMPLATE_FILE, TURN_END, TURN_START, Tokenizer
 
 # What transformers' apply_chat_template renders. Its text is encoded with markers matched, so it gives encode_chat's
 # ids as long as no message holds a marker's spelling or begins with a newline.
-CHAT_TEMPLATE = (
-    "{{- bos_token }}"
+_BOS = "{{- bos_token }}"
+_MARKED = (
     "{%- for message in messages %}"
     "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}\n"
 )
+_PLAIN = (
+    "{%- for message in messages %}"
+    "{{- message['role'] | capitalize + ':\\n' + message['content'] + eos_token }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- 'Assistant:\\n' }}{%- endif %}\n"
+)
+CHAT_TEMPLATE = _BOS + _MARKED  # of our own tokenizers
+
+
+def chat_template(tokenizer: Tokenizer) -> str:
+    """The content of chat_template.jinja for a model that learnt chats as `encode_chat` renders them.
+
+    One that came with the tokenizer tells how another model learnt them.
+    """
+    return (_BOS if tokenizer.bos_id is not None else "") + (_MARKED if tokenizer.marker_ids else _PLAIN)
 
 
 def encode_chat(
@@ -73,4 +88,12 @@ def _extend(ids: list[int], loss: list[bool], more: list[int], carries_loss: boo
     loss.extend([carries_loss] * len(more))
 
 
-__all__ = ["CHAT_TEMPLATE", "TURN_END", "TURN_START", "check_messages", "encode_chat"]
+__all__ = [
+    "CHAT_TEMPLATE",
+    "TEMPLATE_FILE",
+    "TURN_END",
+    "TURN_START",
+    "chat_template",
+    "check_messages",
+    "encode_chat",
+]

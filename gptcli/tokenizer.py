@@ -20,7 +20,8 @@ from gptcli.errors import ArtifactError, SpecError
 MODEL_FILE = "tokenizer.model"
 JSON_FILE = "tokenizer.json"
 ENGINE_FILES = (MODEL_FILE, JSON_FILE)  # the first that is there is the tokenizer
-CARRIED_FILES = (MODEL_FILE, JSON_FILE, CONFIG_FILE, "chat_template.jinja", MAP_FILE)
+TEMPLATE_FILE = "chat_template.jinja"
+CARRIED_FILES = (MODEL_FILE, JSON_FILE, CONFIG_FILE, TEMPLATE_FILE, MAP_FILE)
 
 
 class Tokenizer:
@@ -138,6 +139,7 @@ __all__ = [
     "ENGINE_FILES",
     "JSON_FILE",
     "MODEL_FILE",
+    "TEMPLATE_FILE",
     "TURN_END",
     "TURN_START",
     "Tokenizer",

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gptcli.artifacts.durable import write_text
 from gptcli.artifacts.locations import resolve_model
 from gptcli.artifacts.manifest import Manifest
 from gptcli.errors import SpecError
@@ -19,6 +20,7 @@ from gptcli.models.weights import read_tensors
 from gptcli.records.chats import Chats
 from gptcli.scoring.chats import score_chats
 from gptcli.scoring.rendering import render_chats
+from gptcli.templates import TEMPLATE_FILE, chat_template
 from gptcli.tokenizer import Tokenizer
 from gptcli.training.batches import Batch
 from gptcli.training.budget import plan_steps
@@ -119,6 +121,8 @@ class Tuning:
     def write_model(self, directory: Path) -> None:
         save_adapter(self.module, self.lora, self.job.project.relative(self.base), directory)
         self.tokenizer.copy_to(directory, model_max_length=self.spec.seq_len)
+        # The base's own template, or none, would have other programs ask in a way that was never learnt.
+        write_text(directory / TEMPLATE_FILE, chat_template(self.tokenizer))
 
     def read_model(self, directory: Path) -> None:
         load_adapter_state_dict(self.module, read_tensors(directory / "adapter_model.safetensors"))

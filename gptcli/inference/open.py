@@ -13,6 +13,7 @@ from gptcli.inference.adapter_base import adapter_base
 from gptcli.models.llama import Llama
 from gptcli.models.load import load_adapter, load_model
 from gptcli.runtime.device import default_dtype
+from gptcli.templates import TEMPLATE_FILE, chat_template
 from gptcli.tokenizer import Tokenizer, engine_file
 
 
@@ -35,16 +36,22 @@ def open_model(
 
 
 def answers_chat(found: ModelRef, tokenizer: Tokenizer) -> bool:
-    """Whether the model was tuned to take turns: an adapter was; else generation must be set to end at end-of-turn."""
+    """Whether the model was tuned to take turns: an adapter was; else generation must be set to end at end-of-turn, or,
+    where nothing but eos ends one, the chat template be the one that tuning writes."""
     if found.kind == "adapter":
         return True
+    if not tokenizer.marker_ids:
+        try:
+            return (found.directory / TEMPLATE_FILE).read_text(encoding="utf-8") == chat_template(tokenizer)
+        except (OSError, ValueError):
+            return False
     try:
         raw = json.loads((found.directory / "generation_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     stops = raw.get("eos_token_id")
     stops = stops if isinstance(stops, list) else [stops]
-    return bool(tokenizer.marker_ids) and tokenizer.eot_id in stops
+    return tokenizer.eot_id in stops
 
 
 def _tokenizer_home(adapter: Path, base: Path) -> Path:

@@ -21,7 +21,7 @@ from typing import Any
 from gptcli.artifacts.durable import write_bytes, write_text
 from gptcli.engines.model_proto import read_settings, user_token_ids
 from gptcli.templates import CHAT_TEMPLATE
-from gptcli.tokenizer import CONFIG_FILE, MODEL_FILE, open_model
+from gptcli.tokenizer import CONFIG_FILE, JSON_FILE, MODEL_FILE, TEMPLATE_FILE, open_model
 
 _NEVER = -float(1 << 20)  # a score below that of any other way through a special token's spelling
 NO_LENGTH_LIMIT = 10**30  # how transformers says that a tokenizer knows no longest sequence
@@ -30,9 +30,9 @@ NO_LENGTH_LIMIT = 10**30  # how transformers says that a tokenizer knows no long
 def write_tokenizer(directory: Path, model: bytes, model_max_length: int = NO_LENGTH_LIMIT) -> None:
     """Write a model of ours as a tokenizer directory; `model_max_length` in tokens."""
     write_bytes(directory / MODEL_FILE, model)
-    write_text(directory / "tokenizer.json", _dump(tokenizer_json(model)))
+    write_text(directory / JSON_FILE, _dump(tokenizer_json(model)))
     write_text(directory / CONFIG_FILE, _dump(tokenizer_config(model, model_max_length)))
-    write_text(directory / "chat_template.jinja", CHAT_TEMPLATE)
+    write_text(directory / TEMPLATE_FILE, CHAT_TEMPLATE)
 
 
 def tokenizer_json(model: bytes) -> dict[str, Any]:

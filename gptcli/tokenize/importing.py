@@ -62,8 +62,9 @@ def find(path: Path) -> Source:
 def import_tokenizer(source: Source, target: Path) -> None:
     """Write the tokenizer into the folder `target`, to be opened by Tokenizer.load and by transformers.
 
-    Files that can stay as they are stay so byte for byte. Raises ArtifactError where they are broken, or are not the
-    same tokenizer.
+    Files that can stay as they are stay so byte for byte. (What transformers makes of a sentencepiece model without a
+    tokenizer.json is its own: ids of the same vocabulary, but not everywhere the same ones.) Raises ArtifactError where
+    they are broken, or are not the same tokenizer.
     """
     from gptcli.tokenizer import Tokenizer  # loads engines, which finding and hashing need not
 
@@ -80,6 +81,7 @@ def import_tokenizer(source: Source, target: Path) -> None:
         if source.twin is not None:
             _require_same(source)
             write_bytes(target / JSON, source.twin.read_bytes())
+        _name_class(source, target)
     Tokenizer.load(target)
 
 
@@ -180,6 +182,33 @@ def _name_roles(source: Source, target: Path) -> None:
         missing["tokenizer_class"] = FAST_CLASS
     if missing:
         _write_config(target, {**config, **missing})
+
+
+def _name_class(source: Source, target: Path) -> None:
+    """Let tokenizer_config.json say what opens a sentencepiece model, and its special tokens: transformers would
+    otherwise take a tokenizer for it that the model's own config.json suggests, with ids beyond the vocabulary."""
+    from gptcli.engines.conversion import FAST_CLASS, NO_LENGTH_LIMIT
+    from gptcli.tokenizer import open_engine
+
+    config = _beside_object(source, CONFIG_FILE)
+    if "tokenizer_class" in config:
+        return
+    engine, known = open_engine(source.main, source.main.read_bytes()), _roles(source).tokens
+    ids = {
+        "unk_token": engine.unk_id,
+        "bos_token": engine.bos_id,
+        "eos_token": engine.eos_id,
+        "pad_token": engine.pad_id,
+    }
+    said: dict[str, Any] = {
+        role: engine.piece(token_id) for role, token_id in ids.items() if token_id is not None and role not in known
+    }
+    if source.twin is not None:
+        said["tokenizer_class"] = FAST_CLASS
+    else:
+        said |= {"tokenizer_class": "LlamaTokenizer", "add_bos_token": engine.bos_id is not None, "legacy": False}
+    said |= {"clean_up_tokenization_spaces": False, "model_max_length": NO_LENGTH_LIMIT}
+    _write_config(target, {**said, **config})
 
 
 def _require_same(source: Source) -> None:

@@ -5,6 +5,8 @@ What trains, encodes and packs is loaded only where it is used: mostly in other 
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +15,17 @@ from gptcli.artifacts.build import Build
 from gptcli.artifacts.durable import link, replace
 from gptcli.artifacts.manifest import Manifest
 from gptcli.artifacts.packing import packing_path
-from gptcli.artifacts.schemas import SPLITS
-from gptcli.artifacts.shards import open_shard, shard_paths
+from gptcli.artifacts.shards import open_shard
 from gptcli.console import human_bytes
 from gptcli.job import Job
 from gptcli.runtime.executor import default_workers, map_where
 from gptcli.tokenize.counts import ShardCounts
 from gptcli.tokenize.importing import import_tokenizer
-from gptcli.tokenize.learning.figures import training_figures
-from gptcli.tokenize.shards import encode_shard, finished
+from gptcli.tokenize.learning.figures import training_figures, training_files
+from gptcli.tokenize.shards import corpus_shards, encode_shard, finished, of_whole_shard
 from gptcli.tokenize.spec import KIND, TokenizeSpec, tokenizer_source
-from gptcli.tokenizer import Tokenizer, engine_file
+from gptcli.tokenize.units import is_sealed, seal
+from gptcli.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from gptcli.training.packing import PackingFigures
@@ -36,10 +38,11 @@ def run(spec: TokenizeSpec, job: Job) -> Manifest:
     """Build tokens/NAME. Raises SpecError when the text can't give vocab_size, ArtifactError for a broken corpus."""
     build = Build.open(job.place, kind=KIND, spec=spec.content(), inputs=job.inputs, say=job.progress.say)
     corpus = job.project.place("corpus", spec.corpus)
-    shards = {split: shard_paths(corpus, split) for split in SPLITS}
-    _make_tokenizer(spec, job, build.units, shards["train"])
+    shards = corpus_shards(corpus)
+    sums = {path: wanted for paths in shards.values() for path, wanted in paths.items()}
+    _make_tokenizer(spec, job, build.units, {path: sums[path] for path in shards["train"]})
     tokenizer = Tokenizer.load(build.units / TOKENIZER)
-    counts = _encode(spec, job, build.units, tokenizer, [path for paths in shards.values() for path in paths])
+    counts = _encode(spec, job, build.units, tokenizer, sums)
     for path in counts:
         link(build.units / path.name, build.directory / path.name)
     tokenizer.copy_to(build.directory / TOKENIZER)
@@ -67,40 +70,46 @@ def run(spec: TokenizeSpec, job: Job) -> Manifest:
     return build.commit(stats, records, rows | {name: figures.rows for name, figures in packing.items()})
 
 
-def _make_tokenizer(spec: TokenizeSpec, job: Job, units: Path, train_shards: list[Path]) -> None:
+def _make_tokenizer(spec: TokenizeSpec, job: Job, units: Path, train_shards: dict[Path, str]) -> None:
     """Put the tokenizer into units/tokenizer, unless an interrupted run has done so."""
     directory = units / TOKENIZER
-    if engine_file(directory) is not None:
+    if is_sealed(units, TOKENIZER):
         return
     # What is half-written lies elsewhere: the folder takes its name when it is whole.
     pending = units / f"{TOKENIZER}.making"
+    for leftover in (directory, pending):
+        shutil.rmtree(leftover, ignore_errors=True)
     if spec.tokenizer:
         import_tokenizer(tokenizer_source(spec, job.project), pending)
     else:
         from gptcli.tokenize.learning.learn import learn_tokenizer
 
-        workers = spec.workers if spec.executor == "ray" else _workers(spec, train_shards)
-        learn_tokenizer(spec, job, units, pending, train_shards, partial(_map, executor=spec.executor, workers=workers))
+        run_map = partial(_map, spec, train_shards)
+        learn_tokenizer(spec, job, units, pending, list(train_shards), run_map)
         job.stop.check()
     replace(pending, directory)
+    files = [f"{TOKENIZER}/{path.name}" for path in sorted(directory.iterdir())]
+    seal(units, TOKENIZER, files + training_files(units))
 
 
-def _map(function: Any, items: Any, executor: str, workers: int) -> Any:
-    return map_where(executor, function, items, workers)
+def _map(spec: TokenizeSpec, sums: dict[Path, str], function: Callable[[Path], Any], shards: list[Path]) -> Any:
+    """`function` of every shard, in their order, by as many processes as there is work for."""
+    workers = spec.workers if spec.executor == "ray" else _workers(spec, shards)
+    items = [(shard, sums[shard]) for shard in shards]
+    return map_where(spec.executor, partial(of_whole_shard, function), items, workers)
 
 
 def _encode(
-    spec: TokenizeSpec, job: Job, units: Path, tokenizer: Tokenizer, shards: list[Path]
+    spec: TokenizeSpec, job: Job, units: Path, tokenizer: Tokenizer, sums: dict[Path, str]
 ) -> dict[Path, ShardCounts]:
     """Encode what no earlier process has; the counts of every shard, in the shards' order."""
-    counts = {shard: finished(units, shard) for shard in shards}
+    counts = {shard: finished(units, shard, tokenizer.fingerprint) for shard in sums}
     waiting = [shard for shard, done in counts.items() if done is None]
-    workers = spec.workers if spec.executor == "ray" else _workers(spec, waiting)
-    with job.progress.bar("encoding", sum(map(_rows, shards)), "documents") as bar:
+    with job.progress.bar("encoding", sum(map(_rows, sums)), "documents") as bar:
         bar.start_at(sum(done.documents for done in counts.values() if done is not None))
         text_bytes = 0
         work = partial(encode_shard, units / TOKENIZER, tokenizer.fingerprint, units)
-        for shard, done in zip(waiting, map_where(spec.executor, work, waiting, workers), strict=True):
+        for shard, done in zip(waiting, _map(spec, sums, work, waiting), strict=True):
             counts[shard] = done
             if done.whole_texts and not text_bytes:
                 job.progress.say(f"texts are encoded whole, a few MB a second: {_why_whole(tokenizer)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -21,6 +20,8 @@ KIND = "tokens"
 FOLDER = "tokens"
 DEFAULT_NAME = "main"
 TRAINED = False
+
+_SPLITS = ("train", "val", "test")  # as artifacts/schemas.py has them, which loads Arrow
 
 SMALLEST_VOCAB = 279  # four special ids, 18 control ids, 256 bytes and one character
 _TEXT_PER_STORED_BYTE = 6  # no more than this, seen on text and code: corpus shards are compressed
@@ -136,11 +137,6 @@ def tokenizer_source(spec: TokenizeSpec, project: Project) -> Source:
     return find(place / "tokenizer")
 
 
-def tokenizer_directory(spec: TokenizeSpec, project: Project) -> Path:
-    """The folder of those files."""
-    return tokenizer_source(spec, project).main.parent
-
-
 def disk_needed(spec: TokenizeSpec, project: Project, inputs: Inputs) -> int:
     """An estimate in bytes, generous: token ids of every document, and a few MB for the tokenizer."""
     stored = sum(shard.stat().st_size for shard in project.place("corpus", spec.corpus).glob("*.arrow"))
@@ -151,7 +147,8 @@ def disk_needed(spec: TokenizeSpec, project: Project, inputs: Inputs) -> int:
 def summary(stats: dict[str, Any]) -> list[tuple[str, str]]:
     """The rows a person reads."""
     rows = [("vocabulary", f"{stats['vocab_size']:,} ids ({'trained' if stats['trained'] else 'taken as it is'})")]
-    for split, figures in stats["splits"].items():
+    for split in filter(stats["splits"].__contains__, _SPLITS):
+        figures = stats["splits"][split]
         rows.append(
             (
                 split,
@@ -163,4 +160,6 @@ def summary(stats: dict[str, Any]) -> list[tuple[str, str]]:
     checked = f"{stats['checked_documents']:,} documents decoded back"
     changed = stats["changed_documents"]
     rows.append(("checked", checked + (f", {changed:,} not to the same text" if changed else ", each to itself")))
+    for name, figures in stats.get("packing", {}).items():
+        rows.append(("packing", f"{name}: {figures['rows']:,} rows, {100 * figures['padding_share']:.3f} % padding"))
     return rows

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gptcli.templates import encode_chat
+from gptcli.templates import TEMPLATE_FILE, chat_template, encode_chat
 from gptcli.tokenize.importing import find, import_tokenizer
 from gptcli.tokenizer import Tokenizer
 
@@ -123,3 +123,43 @@ def test_what_a_model_goes_on_from(qwen: tuple[Tokenizer, Any, Any], gpt2: tuple
     assert ids[0] == 50257 and qwen[1].decode(ids) == "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
     ids, _ = encode_chat(gpt2[0], ask, add_generation_prompt=True)
     assert gpt2[1].decode(ids) == "User:\nWhy?<|endoftext|>Assistant:\n"
+
+
+def test_a_sentencepiece_model_without_its_config(data_dir: Path, tmp_path: Path) -> None:
+    """Beside a config.json of ours transformers would take it for Qwen2's tokenizer, with ids beyond the vocabulary."""
+    shutil.copyfile(data_dir / "stories260K-hf" / "tokenizer.model", tmp_path / "bare.model")
+    import_tokenizer(find(tmp_path / "bare.model"), tmp_path / "taken")
+    (tmp_path / "taken" / "config.json").write_text('{"model_type": "qwen3"}', encoding="utf-8")
+    ours, other = Tokenizer.load(tmp_path / "taken"), transformers.AutoTokenizer.from_pretrained(tmp_path / "taken")
+    assert (other.bos_token_id, other.eos_token_id, len(other)) == (ours.bos_id, ours.eos_id, ours.vocab_size)
+    for text in ("Once upon a time, there was a cat.", "Lily said: \u201cYes!\u201d", "\U0001f600 42"):
+        assert other(text).input_ids == [ours.bos_id, *ours.encode(text)]
+
+
+@pytest.mark.parametrize("markers", [False, True], ids=["plain", "markers"])
+def test_a_tuned_model_s_chat_template_renders_as_we_do(
+    markers: bool, gpt2: tuple[Tokenizer, Any], qwen: tuple[Tokenizer, Any, Any]
+) -> None:
+    ours, other = qwen[:2] if markers else gpt2
+    chat = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": " Why 2+2?"},
+        {"role": "assistant", "content": "It's 4.\n"},
+        {"role": "user", "content": "caf\u00e9?"},
+    ]
+    for ends in (False, True):
+        found = other.apply_chat_template(
+            chat, chat_template=chat_template(ours), add_generation_prompt=ends, return_dict=True
+        )
+        assert found["input_ids"] == encode_chat(ours, chat, add_generation_prompt=ends)[0]
+
+
+def test_an_imported_tokenizer_s_own_template_is_read_no_more(gpt2: tuple[Tokenizer, Any], tmp_path: Path) -> None:
+    gpt2[0].copy_to(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": "other"}), encoding="utf-8")
+    (tmp_path / TEMPLATE_FILE).write_text(chat_template(gpt2[0]), encoding="utf-8")
+    found = transformers.AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(
+        [{"role": "user", "content": "Why?"}], tokenize=False, add_generation_prompt=True
+    )
+    assert found == "User:\nWhy?<|endoftext|>Assistant:\n"

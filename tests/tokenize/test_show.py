@@ -111,6 +111,12 @@ def test_a_text_that_comes_back_changed(project: Project, data_dir: Path) -> Non
     assert b"".join(bytes.fromhex(piece["bytes"]) for piece in told["pieces"]) != "  a\u2581b ".encode()
 
 
+def test_missing_tokens_name_the_command_that_makes_them(project: Project) -> None:
+    with pytest.raises(ArtifactError, match="there are no tokens/other") as caught:
+        show(project, "x", name="other")
+    assert "gptcli tokenize --name other" in caught.value.hint
+
+
 def test_another_tokenizer_where_there_are_no_tokens(tmp_path: Path, data_dir: Path) -> None:
     project = Project.open(tmp_path)
     assert show(project, "a", f"{data_dir}/gpt2-bpe-vocab/encoder.json")["vocab_size"] == 50257

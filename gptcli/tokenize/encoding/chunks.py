@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
 Cuts = npt.NDArray[np.bool_]
 
+STRETCH_BYTES = 16 << 20  # of a document
 BATCH_BYTES = 4 << 20  # of text worked on at once: near the caches, and it bounds memory
 
 
@@ -26,18 +26,6 @@ def text_bytes(texts: Any) -> tuple[Bytes, Offsets]:
     return np.frombuffer(data_buffer, np.uint8)[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
-def chunk_codes(data: Bytes, cuts: Cuts) -> tuple[Any, Offsets]:
-    """The chunks between cuts, as an Arrow dictionary array of large_string, and their len+1 bounds.
-
-    `cuts[i]` cuts before byte i; there are len(data)+1 of them and both ends are cut always.
-    """
-    cuts[0] = cuts[-1] = True
-    bounds = np.flatnonzero(cuts).astype(np.int64)
-    buffers = [None, pa.py_buffer(bounds), pa.py_buffer(data)]
-    chunks = pa.Array.from_buffers(pa.large_utf8(), len(bounds) - 1, buffers)
-    return chunks.dictionary_encode(), bounds
-
-
 def slices(texts: Any, limit: int = BATCH_BYTES) -> Iterator[Any]:
     """Slices of a large_string array that hold at most `limit` bytes each, or one document that is larger."""
     _, offsets = text_bytes(texts)
@@ -47,6 +35,27 @@ def slices(texts: Any, limit: int = BATCH_BYTES) -> Iterator[Any]:
         end = min(max(end, start + 1), len(texts))
         yield texts.slice(start, end - start)
         start = end
+
+
+def stretches(data: Bytes, offsets: Offsets) -> Iterator[tuple[Bytes, Offsets]]:
+    """A slice's texts as `text_bytes` gives them, as they are; one document that is larger than STRETCH_BYTES as
+    several, so that what is made of its bytes takes bounded memory.
+
+    It is parted before a space behind another character, where a word begins anyway, or, where no such place is near,
+    between two characters.
+    """
+    begin = 0
+    while len(offsets) == 2 and len(data) - begin > STRETCH_BYTES:
+        end = begin + STRETCH_BYTES
+        is_space = data[end - BATCH_BYTES : end] == ord(" ")
+        words = np.flatnonzero(is_space[1:] & ~is_space[:-1])
+        if len(words):
+            end += int(words[-1]) + 1 - len(is_space)
+        while data[end] & 0xC0 == 0x80:
+            end -= 1
+        yield data[begin:end], np.array([0, end - begin], np.int64)
+        begin = end
+    yield data[begin:], offsets if not begin else np.array([0, len(data) - begin], np.int64)
 
 
 def starts_with(parts: Any, byte: bytes) -> Cuts:

@@ -29,7 +29,7 @@ WIDE_FROM = 1 << 16  # vocabularies beyond this many ids take 32 bits a token
 PARTS_AT_ONCE = 1 << 18
 CACHE_BYTES = 32 << 20  # of distinct parts; the table starts anew when it holds more
 LONGEST_PART = 32 << 20  # bytes: an engine takes some 40 bytes of memory, and a microsecond or two, for each of them
-_SPAN_BITS = 26  # of a part's length in ids, which is under twice LONGEST_PART
+_SPAN_BITS = 26  # of a part's length in ids
 _LENGTH = (1 << _SPAN_BITS) - 1
 _AS_TEXT = b"\xff"  # in no UTF-8: marks a part that is not encoded as its like inside a text is
 
@@ -120,6 +120,7 @@ class _Parts:
         wholes = None if self._splitting.wholes is None else self._splitting.wholes(texts)
         for first, last, is_whole in _runs(wholes, len(texts)):
             if is_whole:
+                _require_short(offsets, offsets[first:last], offsets[first + 1 : last + 1])
                 run = texts.slice(first, last - first)
                 yield _whole_texts(self._tokenizer, run, offsets[first : last + 1], self.flat.dtype)
                 continue
@@ -260,8 +261,9 @@ def _place(
 
 def _whole_texts(tokenizer: Tokenizer, texts: Any, offsets: Offsets, dtype: Any) -> Placed:
     """Texts that lie between `offsets`, each as one part."""
-    _require_short(offsets, offsets[:-1], offsets[1:])
     flat, ends = flattened(tokenizer.encode_batch(texts.to_pylist(), threads=1))
+    for document in np.flatnonzero(np.diff(ends) > _LENGTH):  # a model that normalises may write one character as many
+        raise PartTooLongError(int(document), int(offsets[document + 1] - offsets[document]))
     with_text = np.flatnonzero(np.diff(offsets)).astype(np.int32)
     return offsets[with_text], with_text, flat.astype(dtype), _spans(ends)
 

@@ -1,4 +1,4 @@
-"""BPE itself, for the short parts that most new parts are: a tenth of the time that a call of the engine takes.
+"""BPE itself, for the short parts that most new parts are: a quarter of the time that a call of the engine takes.
 
 The rule is sentencepiece's (Kudo & Richardson 2018): of all neighbours whose joined spelling is a piece, those with the
 highest score are merged first, the leftmost of equals, until none is left; a character that ends outside the vocabulary

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gptcli.engines.sentence_piece import SentencePiece
-from gptcli.tokenize.encoding.chunks import Offsets, text_bytes
+from gptcli.runtime.compiled import compiled, readonly
+from gptcli.tokenize.encoding.chunks import Bytes, Offsets, text_bytes
 
 STEPS = 64  # in a score of 1
 MOST_STEPS = 1 << 24  # the whole numbers that a 32-bit float holds
@@ -49,7 +50,15 @@ class PathSums:
     def wholes(self, texts: Any) -> npt.NDArray[np.bool_]:
         """Which documents of a large_string array may have inexact sums."""
         data, offsets = text_bytes(texts)
-        sums = np.zeros(len(data) + 1, np.int64)
-        np.cumsum(self.costs[data], out=sums[1:])
-        found: npt.NDArray[np.bool_] = np.diff(sums[offsets]) >= MOST_STEPS
+        found = np.zeros(len(texts), np.bool_)
+        _mark(readonly(data), readonly(offsets), self.costs, found)
         return found
+
+
+@compiled
+def _mark(data: Bytes, offsets: Offsets, costs: Offsets, found: Any) -> None:
+    for document in range(len(found)):
+        steps = 0
+        for place in range(offsets[document], offsets[document + 1]):
+            steps += costs[data[place]]
+        found[document] = steps >= MOST_STEPS

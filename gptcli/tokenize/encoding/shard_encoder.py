@@ -15,11 +15,13 @@ from gptcli.console import human_bytes
 from gptcli.errors import ArtifactError
 from gptcli.runtime.compiled import compiled
 from gptcli.tokenize.counts import ShardCounts
-from gptcli.tokenize.encoding.encode import LONGEST_PART, Encoded, Encoder, PartTooLongError
+from gptcli.tokenize.encoding.encode import LONGEST_PART, Encoded, Encoder, Ids, PartTooLongError
 from gptcli.tokenizer import Tokenizer
 
 _BYTE, _UNKNOWN = 1, 2  # kinds of ids
 CHECK_EVERY = 1000  # documents of a shard, its first among them, are decoded back
+CHECKED_TOKENS = 1 << 18  # of a document, from its beginning; as Python's numbers they take 20 times the memory
+_LONGEST_END = 8  # characters that the next token may yet change: bytes of one character, the halves of an escape
 
 
 class ShardEncoder:
@@ -51,8 +53,8 @@ class ShardEncoder:
                 first = -counts.documents % CHECK_EVERY
                 counts += self._counted(part)
                 for row in range(first, len(part.bytes), CHECK_EVERY):
-                    ids = part.tokens[part.offsets[row] : part.offsets[row + 1]].tolist()
-                    counts += self._check(ids, texts[start + row].as_py(), documents[start + row].as_py(), corpus_shard)
+                    ids = part.tokens[part.offsets[row] : part.offsets[row + 1]]
+                    counts += self._check(ids, texts[start + row], documents[start + row].as_py(), corpus_shard)
                 start = end
         writer.close()
         return counts
@@ -79,8 +81,8 @@ class ShardEncoder:
             whole_texts=len(part.bytes) if self._encoder.why_whole else 0,
         )
 
-    def _check(self, ids: list[int], text: str, document: str, shard: Path) -> ShardCounts:
-        if self.tokenizer.decode(ids) == text:
+    def _check(self, ids: Ids, text: Any, document: str, shard: Path) -> ShardCounts:
+        if self._comes_back(ids, memoryview(text.as_buffer()).cast("B")):
             return ShardCounts(checked_documents=1)
         if self.tokenizer.engine.is_lossless:
             raise ArtifactError(
@@ -88,6 +90,14 @@ class ShardEncoder:
                 "build both again: gptcli corpus --force, then gptcli tokenize --force",
             )
         return ShardCounts(checked_documents=1, changed_documents=1)
+
+    def _comes_back(self, ids: Ids, text: memoryview) -> bool:
+        """Whether a document's ids decode to its UTF-8 text, as far as CHECKED_TOKENS go."""
+        decoded = self.tokenizer.decode(ids[:CHECKED_TOKENS].tolist())
+        if len(ids) <= CHECKED_TOKENS:
+            return decoded.encode() == text
+        beginning = decoded[:-_LONGEST_END].encode()
+        return beginning == text[: len(beginning)]
 
 
 @compiled

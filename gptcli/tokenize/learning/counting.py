@@ -25,7 +25,7 @@ from gptcli.artifacts.durable import PENDING, canonical_json, disk_errors, fsync
 from gptcli.artifacts.durable import replace as move
 from gptcli.artifacts.shards import open_shard
 from gptcli.runtime.compiled import compiled
-from gptcli.tokenize.encoding.chunks import Bytes, Offsets, slices, text_bytes
+from gptcli.tokenize.encoding.chunks import Bytes, Offsets, slices, stretches, text_bytes
 from gptcli.tokenize.encoding.interning import Codes, Interner
 from gptcli.tokenize.encoding.shard_encoder import read_texts
 
@@ -167,8 +167,9 @@ class WordCounter:
         """Count the words of a large_string array without nulls."""
         for part in slices(texts, SLICE_BYTES):
             data, offsets = text_bytes(part)
-            starts, stops = self._finder.find(data, offsets)
-            self._add(self._interner.codes(data, starts, stops), np.ones(0, np.int64))
+            for some, bounds in stretches(data, offsets):
+                starts, stops = self._finder.find(some, bounds)
+                self._add(self._interner.codes(some, starts, stops), np.ones(0, np.int64))
             self.documents += len(part)
             self.document_bytes += len(data)
 

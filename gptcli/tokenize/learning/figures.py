@@ -22,3 +22,8 @@ def training_figures(units: Path) -> dict[str, dict[str, Any]]:
     path = units / FOLDER / _FILE
     found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found
+
+
+def training_files(units: Path) -> list[str]:
+    """The path in `units` of the file that holds them, where there is one."""
+    return [f"{FOLDER}/{_FILE}"] if (units / FOLDER / _FILE).is_file() else []

@@ -21,7 +21,9 @@ from gptcli.tokenize.learning.counting import CountingRules, RunMap, WordCounts,
 from gptcli.tokenize.learning.figures import FOLDER, write_training_figures
 from gptcli.tokenize.learning.train import Trained, TrainingOptions, train
 from gptcli.tokenize.spec import TokenizeSpec
+from gptcli.tokenize.units import is_sealed, seal
 
+COUNTED, WORDS = f"{FOLDER}/words", f"{FOLDER}/words.arrow"  # in the units
 SMALL = 2 << 20  # bytes of distinct words: learnt from within a second or two, as long as a process takes to start
 
 _LOOK_EVERY = 0.2  # seconds between two looks at whether to stop
@@ -35,10 +37,11 @@ def learn_tokenizer(
 
     Raises SpecError when the text can't give vocab_size, StoppedError, ArtifactError for a broken shard.
     """
-    options, path = training_options(spec), units / FOLDER / "words.arrow"
+    options, path = training_options(spec), units / WORDS
     began = time.monotonic()
-    if not path.is_file():
+    if not is_sealed(units, COUNTED):
         _count(spec, options, job, shards, path, run_map)
+        seal(units, COUNTED, [WORDS])
     counted = time.monotonic()
     words = WordCounts.load(path)
     job.progress.say(f"training {spec.vocab_size:,} pieces on {len(words):,} distinct words")

@@ -48,6 +48,8 @@ _RULES = {
 _SPELLING = sorted(map(ord, {*"<unk><s></s><pad><0x0123456789ABCDEF>", *"".join(CONTROL_PIECES)}))
 _SEEDS = "seed_sentencepieces_file"
 _NEWLINES = str.maketrans("\n\v", "\v\n")  # a file of seeds has one a line: the two change places for the trainer
+_UNREQUIRED = dict.fromkeys(map(ord, "\0\t\x1f \u2581\ue000"))  # no characters of the trainer's own text
+_FLOAT_BITS = 20  # well below a 32-bit float's 24
 _NEWLINE_BYTES = bytes.maketrans(b"\n\v", b"\v\n")
 
 
@@ -142,7 +144,7 @@ def _model(words: WordCounts, options: TrainingOptions, characters: Counts) -> b
     with _files(words, options) as files:
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=lines, model_writer=model, **(_settings(options) | files)
+                sentence_iterator=lines, model_writer=model, **(_settings(options) | files | _required(characters))
             )
         except RuntimeError as error:
             raise _explain(str(error), options) from error
@@ -173,6 +175,14 @@ def _settings(options: TrainingOptions) -> dict[str, Any]:
         "num_threads": _THREADS,
         "minloglevel": 2,
     }
+
+
+def _required(characters: Counts) -> dict[str, str]:
+    """The setting that names the rare characters of a large text: the trainer adds up shares of characters as 32-bit
+    floats, and leaves out what comes after their sum has been rounded to 1."""
+    rare = np.flatnonzero((characters > 0) & (characters < characters.sum() >> _FLOAT_BITS))
+    text = "".join(map(chr, rare.tolist())).translate(_UNREQUIRED)
+    return {"required_chars": text.translate(_NEWLINES)} if text else {}
 
 
 def _settled(text: str, score: float, kind: int) -> tuple[str, float]:

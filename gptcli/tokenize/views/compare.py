@@ -11,7 +11,7 @@ from gptcli.artifacts.project import Project
 from gptcli.errors import ArtifactError
 from gptcli.tokenize.importing import import_tokenizer
 from gptcli.tokenize.spec import DEFAULT_NAME, FOLDER, TokenizeSpec, tokenizer_source
-from gptcli.tokenize.views.artifact import TOKENIZER
+from gptcli.tokenize.views.artifact import TOKENIZER, finished
 from gptcli.tokenizer import Tokenizer
 
 
@@ -32,6 +32,8 @@ def open_named(project: Project, name: str | None, others: Sequence[str]) -> lis
     place = project.place(FOLDER, name or DEFAULT_NAME) / TOKENIZER
     found = []
     if name or not others or place.is_dir():
+        if not place.is_dir():
+            finished(project, name)  # its error tells what is missing, and the command that makes it
         found.append(Named(f"{FOLDER}/{name or DEFAULT_NAME}", project.relative(place), Tokenizer.load(place)))
     return [*found, *(open_other(project, typed) for typed in others)]
 

@@ -143,8 +143,7 @@ def _not_told(behind: Behind, sample: Sample | None) -> list[str]:
 
 def _rows_of_training(told: dict[str, Any]) -> list[tuple[str, str]]:
     how = "trained on the train split" if told["is_trained"] else f"taken from {told['spec'].get('tokenizer')}"
-    sampled = told["spec"].get("sample_bytes")
-    part = f", about {human_bytes(sampled)} of it" if told["is_trained"] and sampled else ""
+    part = ", a sample," if told["is_trained"] and told["spec"].get("sample_bytes") else ""
     rows = [("tokenizer", printable(f"{how}{part} of {told['corpus']}" if told["is_trained"] else how))]
     if isinstance(learnt := told["training"], dict):
         rows.append(("trained on", _learnt(learnt)))
