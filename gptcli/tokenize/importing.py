@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gptcli.artifacts.durable import canonical_json, sha256_file, write_bytes
+from gptcli.artifacts.manifest import read_manifest
 from gptcli.engines.roles import CONFIG_FILE, MAP_FILE, MODEL_CONFIGS, Roles, read_object, read_roles, spelling
 from gptcli.errors import ArtifactError
 
@@ -79,7 +80,8 @@ def import_tokenizer(source: Source, target: Path) -> None:
     else:
         write_bytes(target / MODEL, source.main.read_bytes())
         if source.twin is not None:
-            _require_same(source)
+            if not _is_ours(source.main.parent):  # what gptcli wrote was compared then
+                _require_same(source)
             write_bytes(target / JSON, source.twin.read_bytes())
         _name_class(source, target)
     Tokenizer.load(target)
@@ -209,6 +211,16 @@ def _name_class(source: Source, target: Path) -> None:
         said |= {"tokenizer_class": "LlamaTokenizer", "add_bos_token": engine.bos_id is not None, "legacy": False}
     said |= {"clean_up_tokenization_spaces": False, "model_max_length": NO_LENGTH_LIMIT}
     _write_config(target, {**said, **config})
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether both files are those that gptcli made of one tokenizer: the tokens' manifest has their sums."""
+    try:
+        sums = {entry.path: entry.sha256 for entry in read_manifest(directory.parent, "tokens").files}
+    except ArtifactError:
+        return False
+    names = [f"{directory.name}/{name}" for name in (MODEL, JSON)]
+    return all(sums.get(name) == sha256_file(directory.parent / name) for name in names)
 
 
 def _require_same(source: Source) -> None:

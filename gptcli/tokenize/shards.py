@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gptcli.artifacts.durable import sha256_file, write_json
-from gptcli.artifacts.manifest import MANIFEST, read_manifest
+from gptcli.artifacts.manifest import MANIFEST
 from gptcli.artifacts.schemas import SPLITS
 from gptcli.artifacts.shards import shard_paths
 from gptcli.errors import ArtifactError
 from gptcli.tokenize.counts import ShardCounts
+from gptcli.tokenize.spec import corpus_manifest
 from gptcli.tokenize.units import is_sealed, seal
 
 Result = TypeVar("Result")
@@ -31,7 +32,7 @@ def corpus_shards(corpus: Path) -> dict[str, dict[Path, str]]:
 
     Raises ArtifactError where one is missing, or is none of the manifest's.
     """
-    sums = {entry.path: entry.sha256 for entry in read_manifest(corpus, "corpus").files}
+    sums = {entry.path: entry.sha256 for entry in corpus_manifest(corpus).files}
     found = {split: shard_paths(corpus, split) for split in SPLITS}
     there = {path.name for paths in found.values() for path in paths}
     for name in sorted(there ^ {name for name in sums if name.startswith(_SHARDS) and name.endswith(".arrow")}):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -116,12 +118,24 @@ def inputs(spec: TokenizeSpec, project: Project, previous: Manifest | None) -> I
             f"there is no corpus {spec.corpus} ({project.relative(place)})",
             f"gptcli corpus SOURCE --name {spec.corpus}",
         )
-    corpus = read_manifest(place, "corpus")
+    corpus = corpus_manifest(place)
     entries = [Input("corpus", project.relative(place), corpus.content_sha256)]
     if spec.tokenizer:
         source = tokenizer_source(spec, project)
         entries.append(Input("tokenizer", project.relative(source.main), source.content_hash))
     return Inputs(tuple(entries))
+
+
+def corpus_manifest(place: Path) -> Manifest:
+    """The manifest of corpus/NAME, read once: with a row for each of many sources it takes long. Raises as
+    `read_manifest` does."""
+    found = (place / MANIFEST).stat()
+    return _corpus_manifest(place, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=1)
+def _corpus_manifest(place: Path, mtime_ns: int, size: int) -> Manifest:
+    return read_manifest(place, "corpus")
 
 
 def tokenizer_source(spec: TokenizeSpec, project: Project) -> Source:
