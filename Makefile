@@ -39,6 +39,8 @@ bench: setup
 	$(BIN)/python tests/bench/tokenize_peers.py .bench/tokenize
 	$(BIN)/python tests/bench/tokenizer_training.py .bench/tokenize/corpus/main
 	$(BIN)/python tests/bench/packing.py
+	$(BIN)/python tests/bench/pretrain_peers.py .bench
+	$(BIN)/python tests/bench/shakespeare.py .bench/shakespeare
 
 # Uses the Python, and the torch, that are there: CUDA builds differ from machine to machine.
 test-gpu:

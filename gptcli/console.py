@@ -63,7 +63,7 @@ def tell(line: str) -> None:
         return
     try:
         print(line, file=sys.stderr, flush=True)
-    except BrokenPipeError:
+    except OSError:  # a pipe without a reader, a terminal that hung up, a full disk behind 2>file
         forsake(sys.stderr)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gptcli.console import human_count, human_seconds, tell
+from gptcli.console import forsake, human_count, human_seconds, tell
 
 PLAIN_SECONDS = 10.0  # between two plain lines of one bar
 
@@ -90,7 +90,8 @@ class _LiveBar(Bar):
         now = time.monotonic()
         if now >= self._next:
             self._next = now + 0.1
-            self._live.update(self._render(), refresh=True)
+            with unheard():
+                self._live.update(self._render(), refresh=True)
 
     def _render(self) -> Any:
         from rich.progress_bar import ProgressBar
@@ -102,6 +103,15 @@ class _LiveBar(Bar):
         else:
             grid.add_row(self.text())
         return grid
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Let the work go on where the terminal it is shown on has hung up."""
+    try:
+        yield
+    except OSError:
+        forsake(sys.stderr)
 
 
 class Progress:
@@ -122,14 +132,18 @@ class Progress:
         from rich.live import Live
 
         console = Console(stderr=True)
-        with Live(console=console, auto_refresh=False, transient=True) as live:
+        live = Live(console=console, auto_refresh=False, transient=True)
+        bar = _LiveBar(label, total, unit, live)
+        with unheard():
+            live.start()
             self._live_console = console
-            bar = _LiveBar(label, total, unit, live)
-            bar.refresh()
-            try:
-                yield bar
-            finally:
-                self._live_console = None
+        bar.refresh()
+        try:
+            yield bar
+        finally:
+            self._live_console = None
+            with unheard():
+                live.stop()
         tell(bar.text())
 
     def _is_live(self) -> bool:
@@ -139,7 +153,8 @@ class Progress:
 
     def say(self, line: str) -> None:
         if self._live_console is not None:
-            self._live_console.print(line, markup=False, highlight=False)
+            with unheard():
+                self._live_console.print(line, markup=False, highlight=False)
         else:
             tell(line)
 

@@ -32,6 +32,10 @@ class Spec(BaseModel):
             if not _is_run_field(field)
         }
 
+    def may_change(self, key: str, made: dict[str, Any], step: int) -> bool:
+        """Whether a run begun with the spec `made`, and stopped after so many steps, goes on with this one's `key`."""
+        return False
+
 
 def _content(value: Any) -> Any:
     if isinstance(value, Spec):

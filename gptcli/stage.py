@@ -12,13 +12,14 @@ import importlib
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from gptcli.artifacts.build import SPEC, cache_path, partial_path, repair, touch
 from gptcli.artifacts.durable import PENDING
+from gptcli.artifacts.locations import step_directories
 from gptcli.artifacts.manifest import FORMAT_VERSIONS, Input, Inputs, Manifest, manifest_of
 from gptcli.artifacts.project import Project
 from gptcli.console import Report, human_bytes, print_json, print_report, print_rows
@@ -165,7 +166,7 @@ def _settle(
     module: StageSpec, standing: Standing, spec: Spec, inputs: Inputs, place: Path, shared: Shared
 ) -> Manifest | None:
     """The finished artifact when it is what is asked for; None when there is work; ArtifactError when it differs."""
-    differences = what_differs(standing, spec, inputs)
+    differences = what_differs(standing, spec, inputs, goes_on_with(standing, spec, place))
     if not differences:
         if standing.manifest is not None:
             touch(place)
@@ -177,10 +178,21 @@ def _settle(
     raise ArtifactError(f"{place} was made otherwise: {shown}", f"rebuild it with {ways[0]}, or choose another --name")
 
 
-def what_differs(standing: Standing, spec: Spec, inputs: Inputs) -> list[str]:
-    """Each key and input that is no longer what the standing artifact was made from, and its format, in words."""
+def goes_on_with(standing: Standing, spec: Spec, place: Path) -> list[str]:
+    """The changed keys that a run which has not ended may go on with: see Spec.may_change."""
+    if standing.manifest is not None or standing.spec is None:
+        return []
+    made, wanted = standing.spec, json.loads(json.dumps(spec.content()))
+    step = max(step_directories(place), default=0)
+    return [key for key in wanted if key in made and made[key] != wanted[key] and spec.may_change(key, made, step)]
+
+
+def what_differs(standing: Standing, spec: Spec, inputs: Inputs, without: Collection[str] = ()) -> list[str]:
+    """Each key (`without` some) and input that is no longer what the standing artifact was made from, and its format,
+    in words."""
     made, wanted = standing.spec or {}, json.loads(json.dumps(spec.content()))
     keys = [*sorted(made.keys() & wanted.keys()), *sorted(made.keys() ^ wanted.keys())]  # most telling first
+    keys = [key for key in keys if key not in without]
     differences = [told for key in keys for told in _changes(key, made.get(key), wanted.get(key))]
     before = {(entry.role, entry.content_sha256) for entry in standing.inputs}
     return (
@@ -293,7 +305,8 @@ def _dry_run(
         inputs, missing = module.inputs(_offline(spec), project, standing.manifest), ""
     except ArtifactError as error:  # an earlier stage has not run yet, or a download has not been made
         inputs, missing = Inputs(), error.message
-    differences = what_differs(standing, spec, inputs) if standing.spec is not None else []
+    changed = goes_on_with(standing, spec, place)
+    differences = what_differs(standing, spec, inputs, changed) if standing.spec is not None else []
     if missing:
         plan = f"cannot start yet: {missing}"
     elif standing.spec is None:
@@ -302,6 +315,8 @@ def _dry_run(
         plan = "differs: " + "; ".join(differences)
     else:
         plan = "done already" if standing.manifest is not None else "would go on with the interrupted run"
+        if changed:
+            plan += ", with another " + " and ".join(changed)
     ahead = [] if plan == "done already" else _forecast(module.STAGE, _offline(spec), project)
     if shared.as_json:
         origin = {key: origins.get(key, "default") for key, _ in _flat(spec)}

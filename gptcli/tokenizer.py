@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gptcli.artifacts.durable import write_bytes
@@ -15,6 +15,7 @@ from gptcli.engines.engine import Engine, StreamingDecoder
 from gptcli.engines.json_vocabulary import TURN_END, TURN_START
 from gptcli.engines.roles import CONFIG_FILE, MAP_FILE, read_roles
 from gptcli.engines.sentence_piece import SentencePiece, open_model
+from gptcli.engines.vocabulary_pair import find_pair, json_of_pair
 from gptcli.errors import ArtifactError, SpecError
 
 MODEL_FILE = "tokenizer.model"
@@ -32,8 +33,11 @@ class Tokenizer:
     markers, {} when the model lacks them; fingerprint: SHA-256 of the engine's file, hex.
     """
 
-    def __init__(self, directory: Path, engine: Engine, fingerprint: str) -> None:
+    def __init__(
+        self, directory: Path, engine: Engine, fingerprint: str, made: Mapping[str, bytes] | None = None
+    ) -> None:
         self.directory = directory
+        self._made = made or {}  # files that stand for others in the directory
         self.fingerprint = fingerprint
         self.engine = engine
         self.vocab_size = engine.vocab_size
@@ -45,11 +49,16 @@ class Tokenizer:
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
-        """Open the tokenizer.model of `directory`, or its tokenizer.json, with the settings stored in it.
+        """Open the tokenizer.model of `directory`, its tokenizer.json, or what its vocabulary and merges amount to.
 
         Raises ArtifactError where neither is there, or the one is broken or has no end-of-sequence piece.
         """
         directory = Path(directory)
+        pair = find_pair(directory) if engine_file(directory) is None else None
+        if pair is not None:
+            data, config = json_of_pair(*pair)
+            made = {JSON_FILE: data, CONFIG_FILE: config}
+            return cls(directory, open_engine(directory / JSON_FILE, data), hashlib.sha256(data).hexdigest(), made)
         path = engine_file(directory) or directory / MODEL_FILE
         try:
             data = path.read_bytes()
@@ -62,7 +71,7 @@ class Tokenizer:
     @property
     def files(self) -> tuple[str, ...]:
         """Names of the files that travel with a model: those of CARRIED_FILES that are there."""
-        return tuple(name for name in CARRIED_FILES if (self.directory / name).is_file())
+        return tuple(name for name in CARRIED_FILES if name in self._made or (self.directory / name).is_file())
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without bos or eos; never a control id. Raises SpecError for a lone surrogate."""
@@ -103,7 +112,7 @@ class Tokenizer:
         """
         names = self.files
         for name in names:
-            data = (self.directory / name).read_bytes()
+            data = self._made.get(name) or (self.directory / name).read_bytes()
             if name == CONFIG_FILE and model_max_length is not None:
                 config = {**json.loads(data), "model_max_length": model_max_length}
                 data = (json.dumps(config, ensure_ascii=False, indent=1) + "\n").encode()

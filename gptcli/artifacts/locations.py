@@ -62,7 +62,9 @@ def resolve_model(project: Project, ref: str) -> ModelRef:
         if not (directory / "config.json").is_file() and not (directory / ADAPTER_CONFIG).is_file():
             raise ArtifactError(
                 f"{directory} is no model directory: it has neither config.json nor {ADAPTER_CONFIG}",
-                "name a Hugging Face model directory, a run or a version",
+                f"gptcli checkpoint import {ref} --name base makes a run of it"
+                if directory.is_file()
+                else "name a Hugging Face model directory, a run or a version",
             )
         return ModelRef(directory, _kind(directory, "directory"), ref)
     if ":" in ref:

@@ -1,4 +1,5 @@
-"""A split of a tokens artifact as one stream of ids, memory-mapped from its shards without a copy."""
+"""A split of a tokens artifact as one stream of ids, memory-mapped from its shards without a copy; and where its
+documents begin in it."""
 
 from __future__ import annotations
 
@@ -8,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from gptcli.artifacts.shards import open_shard, shard_paths
 from gptcli.errors import ArtifactError
+
+Bounds = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,57 @@ class TokenStream:
             filled += len(part)
             piece += 1
         return out
+
+    def read_runs(self, starts: Bounds, lengths: Bounds, out: Bounds, places: Bounds) -> None:
+        """Copy many runs of ids: those at starts[i] … starts[i]+lengths[i]-1 to out[places[i]:], all int64.
+
+        Every run lies in the stream and every place in `out`.
+        """
+        pieces = np.searchsorted(self.starts, starts, side="right") - 1
+        runs = zip(
+            pieces.tolist(), (starts - self.starts[pieces]).tolist(), lengths.tolist(), places.tolist(), strict=True
+        )
+        for number, offset, length, place in runs:
+            piece = self.pieces[number]
+            if offset + length <= len(piece):
+                out[place : place + length] = piece[offset : offset + length]
+            else:  # across shards or record batches
+                start = int(self.starts[number]) + offset
+                out[place : place + length] = self.read(start, start + length)
+
+
+def document_bounds(tokens: Path, split: str) -> Bounds:
+    """Where the documents of a split begin in its token stream, int64 [documents + 1]; the last is the stream's end.
+
+    Only the list offsets of the memory-mapped shards are read. Raises ArtifactError for a shard that is broken or
+    holds no tokens.
+    """
+    ends = [_document_ends(path) for path in shard_paths(tokens, split)]
+    bounds = np.zeros(1 + sum(map(len, ends)), np.int64)
+    row = 1
+    for each in ends:
+        np.add(each, bounds[row - 1], out=bounds[row : row + len(each)])
+        row += len(each)
+    return bounds
+
+
+def _document_ends(path: Path) -> Bounds:
+    """The ends of a shard's documents, counted from its beginning."""
+    remedy = "build the artifact again with --force"
+    reader = open_shard(path)
+    parts, end = [np.zeros(0, np.int64)], 0
+    for number in range(reader.num_record_batches):
+        try:
+            column = reader.get_batch(number).column("tokens")
+            column.validate()
+            offsets: Bounds = column.offsets.to_numpy(zero_copy_only=True)  # over the memory map
+        except (OSError, KeyError, AttributeError, pa.ArrowException) as error:
+            raise ArtifactError(f"{path} cannot be read: {error}", remedy) from error
+        if column.null_count or (offsets[1:] < offsets[:-1]).any():
+            raise ArtifactError(f"{path}: the lists of tokens in record batch {number} are damaged", remedy)
+        parts.append(offsets[1:] + (end - offsets[0]))
+        end = int(parts[-1][-1]) if len(parts[-1]) else end
+    return np.concatenate(parts)
 
 
 def _first_rows(paths: list[Path], limit: int) -> Iterator[Any]:

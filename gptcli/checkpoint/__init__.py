@@ -1,1 +1,1 @@
-"""gptcli checkpoint: list, show, verify, tag, alias and prune what training has saved."""
+"""gptcli checkpoint: list, show, verify, import, tag, alias and prune models."""

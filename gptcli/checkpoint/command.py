@@ -9,7 +9,7 @@ import typer
 from gptcli.options import Place, shared_options
 
 checkpoint = typer.Typer(
-    help="""List, show, verify, tag and prune what training has saved.
+    help="""List, show, verify, import, tag and prune models.
 
     \b
     Example:
@@ -88,6 +88,43 @@ def verify(
     else:
         print_rows(verb.table(found) or [("nothing to verify", "the project has no artifacts")])
     verb.require_whole(found)
+
+
+@checkpoint.command("import")
+@shared_options(Place)
+def import_model(
+    path: Annotated[str, typer.Argument(help="A Hugging Face directory, a .gguf, or a .bin of llama2.c.")],
+    *,
+    name: Annotated[str, typer.Option("--name", help="The run to make of it.")] = "base",
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="Directory or file of its tokenizer (default: the model's own); none: without.", show_default=False
+        ),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="How weights are stored: auto (as they are), float32, bfloat16.")] = "auto",
+    force: Annotated[
+        bool, typer.Option("--force", help="Import again; the run that stands is kept as NAME.1.")
+    ] = False,
+    shared: Place,
+) -> None:
+    """Make a run of somebody's weights: its checkpoint is then named as any other.
+
+    \b
+    Examples:
+      gptcli checkpoint import ~/models/Qwen3-0.6B --name base
+      gptcli checkpoint import stories15M.bin --name stories
+      gptcli checkpoint import model.Q8_0.gguf --dtype bfloat16
+    """
+    from gptcli.artifacts.project import Project
+    from gptcli.checkpoint import importing as verb
+    from gptcli.console import print_report
+    from gptcli.progress import Progress
+
+    wish = verb.Wish(path, tokenizer, dtype)
+    project = Project.open(shared.project, shared.recipe)
+    report = verb.import_model(project, wish, name, force, lambda label, total: Progress().bar(label, total, "bytes"))
+    print_report(report, shared.as_json)
 
 
 @checkpoint.command("tag")

@@ -84,7 +84,8 @@ def metrics_by_step(run: Path) -> dict[int, dict[str, Any]]:
     """All that metrics.jsonl says of a step, its rows laid over one another."""
     found: dict[int, dict[str, Any]] = {}
     for row in read_rows(run / METRICS):
-        found.setdefault(row["step"], {}).update(row)
+        if "step" in row:  # a line that somebody else wrote may lack it
+            found.setdefault(row["step"], {}).update(row)
     return found
 
 

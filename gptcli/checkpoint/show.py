@@ -11,18 +11,25 @@ from gptcli.artifacts.manifest import Manifest, manifest_of
 from gptcli.artifacts.project import Project
 from gptcli.checkpoint.lineage import lineage, lineage_rows
 from gptcli.checkpoint.registry import figures_of
-from gptcli.checkpoint.weights import parameters
+from gptcli.checkpoint.weights import TORCH_FILES, parameters
 from gptcli.console import Report, human_bytes, human_count
 from gptcli.errors import ArtifactError
 
 TRAINER = "trainer"
+_GPT2_NAMES = {
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "intermediate_size": "n_inner",
+}
 
 
 def show(project: Project, ref: str) -> Report:
     """All that is known of a model without opening its weights. ArtifactError when it isn't there or broken."""
     model = resolve_model(project, ref)
     manifest = manifest_of(model.directory)
-    counted = parameters(model.directory)
+    counted = parameters(model.directory) or _other_parameters(model.directory)
     figures: dict[str, Any] = {
         "model": ref,
         "path": project.relative(model.directory),
@@ -80,6 +87,9 @@ def _table(figures: dict[str, Any], manifest: Manifest | None) -> list[tuple[str
     rows += [(label, _figure(figures["figures"][key])) for key, label in _FIGURES if key in figures["figures"]]
     if manifest is None:
         return [*rows, ("lineage", "unknown: this directory has no manifest")]
+    origin = manifest.spec.get("training", manifest.spec)  # a version carries its checkpoint's spec so
+    if "form" in origin and "path" in origin:
+        rows.append(("imported from", f"{origin['path']} ({origin['form']})"))
     rows.append(("made by", f"gptcli {manifest.gptcli_version}, {manifest.records.get('created', 'time unknown')}"))
     return rows + lineage_rows(figures["lineage"])
 
@@ -97,17 +107,29 @@ def _figure(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
+def _other_parameters(directory: Path) -> dict[str, int]:
+    """Parameters by dtype of weights that only torch opens."""
+    if not any(directory.glob(TORCH_FILES)):
+        return {}
+    from gptcli.checkpoint.torch_weights import parameters_of
+
+    return parameters_of(directory)
+
+
 def _architecture(config: dict[str, Any]) -> str:
+    config = {name: config.get(other, config.get(name)) for name, other in _GPT2_NAMES.items()} | {
+        name: value for name, value in config.items() if name not in _GPT2_NAMES
+    }
     heads, kv_heads = config.get("num_attention_heads"), config.get("num_key_value_heads")
     parts = [
         str(config.get("model_type")),
         f"{config.get('num_hidden_layers')} layers",
         f"width {config.get('hidden_size')}",
         f"{heads} heads" + (f" ({kv_heads} of keys)" if kv_heads and kv_heads != heads else ""),
-        f"MLP {config.get('intermediate_size')}",
+        f"MLP {config.get('intermediate_size') or 4 * (config.get('hidden_size') or 0)}",
         f"vocabulary {config.get('vocab_size')}",
         f"context {config.get('max_position_embeddings')}",
-        "tied head" if config.get("tie_word_embeddings") else "untied head",
+        "tied head" if config.get("tie_word_embeddings", config.get("model_type") == "gpt2") else "untied head",
     ]
     return ", ".join(parts)
 

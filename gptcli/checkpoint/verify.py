@@ -10,7 +10,7 @@ from gptcli.artifacts.locations import resolve_model
 from gptcli.artifacts.manifest import Manifest, read_manifest, verify_files
 from gptcli.artifacts.project import Project
 from gptcli.artifacts.usage import artifact_directories
-from gptcli.checkpoint.weights import not_finite
+from gptcli.checkpoint.weights import TORCH_FILES, not_finite
 from gptcli.errors import ArtifactError
 
 ALL = "all"
@@ -39,6 +39,8 @@ def _check(project: Project, directory: Path, finite: bool, advance: Callable[[i
     for name in weights:
         if name not in broken:
             problems += _weights(directory, name, finite)
+    if manifest is None and not _has_safetensors(names) and any(directory.glob(TORCH_FILES)):
+        problems += _torch_weights(directory, finite)
     size = manifest.total_bytes() if manifest else 0
     if advance is not None:
         advance(size)
@@ -69,6 +71,23 @@ def _weights(directory: Path, name: str, finite: bool) -> list[str]:
     except ArtifactError as error:
         return [f"{name}: {error.message}"]
     return [f"{name}: {tensor} holds values that are not finite" for tensor in bad]
+
+
+def _has_safetensors(names: list[str]) -> bool:
+    """Whether the weights are in safetensors, which models are opened from before any other form."""
+    return any(name.startswith("model") and name.endswith(".safetensors") for name in names)
+
+
+def _torch_weights(directory: Path, finite: bool) -> list[str]:
+    from gptcli.checkpoint.torch_weights import not_finite_in, parameters_of
+
+    try:
+        bad = not_finite_in(directory) if finite else []
+        if not finite:
+            parameters_of(directory)
+    except ArtifactError as error:
+        return [error.message]
+    return [f"{name} holds values that are not finite" for name in bad]
 
 
 def table(found: list[dict[str, Any]]) -> list[tuple[str, str]]:

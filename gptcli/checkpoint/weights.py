@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gptcli.errors import ArtifactError
 
+TORCH_FILES = "pytorch_model*.bin"  # weights in torch's own format, which this file does not read
 _LONGEST_HEADER = 100_000_000  # bytes, the format's own limit
 _WORDS_AT_ONCE = 1 << 22
 _ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}

@@ -14,7 +14,7 @@ from gptcli.inference.generate import Session
 from gptcli.inference.open import answers_chat, open_model
 from gptcli.inference.sampling import Sampling
 from gptcli.inference.stream import stream_text
-from gptcli.models.llama import Llama
+from gptcli.models.family import CausalLM
 from gptcli.options import PlaceAndDevice
 from gptcli.runtime.device import resolve_device
 from gptcli.templates import encode_chat
@@ -43,7 +43,7 @@ class Conversation:
     `forgotten` counts the oldest messages left out because the model's positions were full.
     """
 
-    model: Llama
+    model: CausalLM
     tokenizer: Tokenizer
     settings: Sampling
     system: str | None = None

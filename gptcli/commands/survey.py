@@ -62,7 +62,7 @@ def _stage_of(project: Project, path: Path) -> str | None:
         roles = {entry.role for entry in _read(path).inputs}
     except GptcliError:
         roles = set()
-    return "finetune-lora" if roles & {"base", "chats"} else "pretrain"
+    return "finetune-lora" if roles and "tokens" not in roles else "pretrain"
 
 
 def _read(place: Path) -> Standing:
@@ -108,6 +108,8 @@ def _state(project: Project, module: Any, name: str, place: Path, standing: Stan
         return (INTERRUPTED, "the same command goes on") if rebuilding else (MISSING, f"gptcli {module.STAGE}")
     if standing.manifest is None:
         return INTERRUPTED, _progress(place, standing)
+    if "form" in standing.spec:  # weights of another program, taken in by `checkpoint import`
+        return DONE, f"imported from {standing.spec['path']}"
     differences = _what_changed(project, module, name, standing)
     if differences:
         more = len(differences) - _SHOWN_DIFFERENCES

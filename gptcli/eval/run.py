@@ -22,7 +22,7 @@ from gptcli.eval.spec import KIND, REPORT, EvalSpec, held_out_share
 from gptcli.inference.adapter_base import adapter_base
 from gptcli.inference.open import open_model
 from gptcli.job import Job
-from gptcli.models.llama import Llama
+from gptcli.models.family import CausalLM
 from gptcli.runtime.device import default_dtype, peak_device_bytes, resolve_device
 from gptcli.runtime.memory import keep_freed_memory
 from gptcli.scoring.chats import score_chats
@@ -37,7 +37,7 @@ class Measurement:
 
     spec: EvalSpec
     job: Job
-    model: Llama
+    model: CausalLM
     tokenizer: Tokenizer
     device: torch.device
     dtype: torch.dtype

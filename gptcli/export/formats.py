@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from gptcli.export.hf import HuggingFace
 from gptcli.export.source import Source
 from gptcli.export.spec import ExportSpec
-from gptcli.models.llama import Llama
+from gptcli.models.family import CausalLM
 
 
 class Format(Protocol):
@@ -17,7 +17,7 @@ class Format(Protocol):
     name: str
 
     def write(self, source: Source, spec: ExportSpec, directory: Path) -> dict[str, Any]: ...
-    def reopen(self, directory: Path) -> Llama: ...
+    def reopen(self, directory: Path) -> CausalLM: ...
     def usage(self, source: Source, spec: ExportSpec) -> str: ...
 
 

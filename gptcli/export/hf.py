@@ -12,7 +12,7 @@ from gptcli.artifacts.locations import ADAPTER_CONFIG
 from gptcli.errors import ArtifactError
 from gptcli.export.source import Source
 from gptcli.export.spec import ExportSpec
-from gptcli.models.llama import Llama
+from gptcli.models.family import CausalLM
 from gptcli.models.load import (
     ADAPTER_WEIGHTS,
     WEIGHTS,
@@ -36,8 +36,10 @@ class HuggingFace:
     def write(self, source: Source, spec: ExportSpec, directory: Path) -> dict[str, Any]:
         """Write the model's files into `directory`; returns figures for the manifest's stats.
 
-        Raises ArtifactError when the weights read back are not the weights written.
+        Raises ArtifactError when the model computes what transformers would not, and when the weights read back are
+        not the weights written.
         """
+        _require_known_elsewhere(source)
         dtype = source.stored if spec.dtype == "auto" else getattr(torch, spec.dtype)
         apart = source.adapted and not spec.merge
         home = directory / BASE if apart else directory
@@ -62,7 +64,7 @@ class HuggingFace:
             "weight_bytes": (home / WEIGHTS).stat().st_size,
         }
 
-    def reopen(self, directory: Path) -> Llama:
+    def reopen(self, directory: Path) -> CausalLM:
         """What `write` made, in float32."""
         if not (directory / ADAPTER_CONFIG).is_file():
             return load_model(directory)
@@ -99,6 +101,16 @@ class HuggingFace:
         for name, tensor in stored.items():
             if not torch.equal(tensor, state[name].to(dtype)):
                 raise ArtifactError(f"{path}: {name} read back is not what was written", "check the disk; try again")
+
+
+def _require_known_elsewhere(source: Source) -> None:
+    cap = source.model.config.final_logit_softcapping
+    if cap:
+        raise ArtifactError(
+            f"{source.ref.label} bounds its logits (final_logit_softcapping={cap:g}), which transformers computes for "
+            f"no {source.model.config.model_type}: it would answer otherwise there",
+            "export a model pretrained without logit_softcap",
+        )
 
 
 def _generation(chat: bool) -> str:

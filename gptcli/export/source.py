@@ -14,8 +14,7 @@ from gptcli.artifacts.project import Project
 from gptcli.errors import ArtifactError
 from gptcli.inference.adapter_base import adapter_base
 from gptcli.inference.open import answers_chat, open_model
-from gptcli.models.config import LlamaConfig
-from gptcli.models.llama import Llama
+from gptcli.models.family import CausalLM, ModelConfig
 from gptcli.models.load import stored_dtype
 from gptcli.templates import encode_chat
 from gptcli.tokenizer import Tokenizer
@@ -27,7 +26,7 @@ COMPARED_TOKENS = 512  # at most so many of each text
 class Source:
     """A model in float32 on the CPU, an adapter in place but not merged."""
 
-    model: Llama
+    model: CausalLM
     tokenizer: Tokenizer
     ref: ModelRef
     weights: Path  # the directory of the full weights: the model's own, or the adapter's base
@@ -54,7 +53,7 @@ class Source:
         """The type the full weights are stored in."""
         return stored_dtype(self.weights)
 
-    def config(self) -> LlamaConfig:
+    def config(self) -> ModelConfig:
         """The model's config, its special ids filled in from the tokenizer where it has none."""
         config, tokenizer = self.model.config, self.tokenizer
         return dataclasses.replace(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -14,11 +16,12 @@ from gptcli.errors import SpecError
 from gptcli.finetune_lora.batches import ChatBatches
 from gptcli.finetune_lora.spec import FinetuneSpec
 from gptcli.job import Job
-from gptcli.models.load import load_model, save_adapter
-from gptcli.models.lora import LoraConfig, apply_lora, load_adapter_state_dict, trainable_parameters
+from gptcli.models.load import load_model, save_adapter_state
+from gptcli.models.lora import LoraConfig, adapter_state_dict, apply_lora, load_adapter_state_dict, trainable_parameters
 from gptcli.models.weights import read_tensors
 from gptcli.records.chats import Chats
 from gptcli.scoring.chats import score_chats
+from gptcli.scoring.language_modelling import TokenScore
 from gptcli.scoring.rendering import render_chats
 from gptcli.templates import TEMPLATE_FILE, chat_template
 from gptcli.tokenizer import Tokenizer
@@ -28,6 +31,7 @@ from gptcli.training.checkpoints import Checkpoints
 from gptcli.training.loop import train
 from gptcli.training.loss import masked_cross_entropy
 from gptcli.training.optimizer import adamw_optimizers
+from gptcli.training.saving import copied
 from gptcli.training.setup import Setup
 from gptcli.training.throughput import flops_per_token
 
@@ -38,7 +42,7 @@ def run(spec: FinetuneSpec, job: Job) -> Manifest:
     Raises SpecError when the chats leave nothing to learn from, and as training.loop.train does.
     """
     setup = Setup.of(spec, job.device, spec.sequences)
-    checkpoints = Checkpoints(job, spec.content(), spec.keep)
+    checkpoints = Checkpoints(job, spec.content(), spec.keep, spec.keep_every)
     checkpoints.adopt(setup)
     tuning = Tuning(spec, job, setup)
     checkpoints.begin()
@@ -50,6 +54,7 @@ def run(spec: FinetuneSpec, job: Job) -> Manifest:
         tokens_per_step=round(spec.sequences * tuning.data.mean_tokens),
         setup=setup,
         trial=lambda: Tuning(spec, job, setup),
+        stop=job.stop,
     )
     trainable = trainable_parameters(tuning.module)
     facts = {
@@ -87,12 +92,15 @@ class Tuning:
                 f"--set seq_len={self.module.config.max_position_embeddings}",
             )
         rows = tuple(sorted(self.tokenizer.marker_ids.values())) if spec.train_markers else ()
-        self.lora = LoraConfig(spec.rank, spec.alpha, spec.dropout, tuple(spec.target_modules), rows)
+        inputs_first = self.module.config.model_type == "gpt2"
+        self.lora = LoraConfig(spec.rank, spec.alpha, spec.dropout, tuple(spec.target_modules), rows, inputs_first)
         apply_lora(self.module, self.lora, torch.Generator().manual_seed(spec.seed))
         _keep_base_in(self.module, setup.dtype)
         self.optimizers = adamw_optimizers(
             trainable_parameters(self.module), spec.lr, spec.weight_decay, (spec.beta1, spec.beta2)
         )
+
+    arena = None  # adapters are small: their gradients lie in the parameters
 
     @property
     def flops_per_token(self) -> float:
@@ -100,29 +108,54 @@ class Tuning:
         parameters = sum(parameter.numel() for parameter in self.module.parameters())
         return flops_per_token(self.module.config, parameters, self.spec.seq_len) - 2 * parameters
 
-    def batches(self, step: int, micro_batch_size: int) -> list[Batch]:
-        return self.data.step(step, micro_batch_size)
+    @property
+    def samples(self) -> int:
+        return self.spec.sequences
 
-    def loss(self, batch: Batch) -> Tensor:
-        hidden = self.module.hidden(batch.input_ids)
-        return masked_cross_entropy(hidden, self.module.head, batch.targets)
+    def batches(self, first_sample: int, micro_batch_size: int) -> list[Batch]:
+        return self.data.step(first_sample // self.spec.sequences, micro_batch_size)
 
-    def validate(self) -> dict[str, float]:
-        score = score_chats(
+    def begin(self, rank: int) -> None:
+        self.module.train()
+
+    def backward(self, batch: Batch) -> Tensor:
+        with self.setup.autocast():
+            hidden = self.module.hidden(batch.input_ids)
+            nats = masked_cross_entropy(hidden, self.module.head, batch.targets)
+        nats.backward()  # type: ignore[no-untyped-call]
+        return nats.detach()
+
+    def updated(self, names: list[str]) -> None:
+        """The module computes with its own weights: there are no copies to renew."""
+
+    def shown(self) -> AbstractContextManager[None]:
+        """The weights that learn are those that are validated and kept."""
+        return nullcontext()
+
+    def measure(self, rank: int, ranks: int, check: Callable[[], None]) -> TokenScore:
+        return score_chats(
             self.module,
             self.chats.held_out,
             batch_tokens=self.setup.micro_batch_size * self.spec.seq_len,
             device=self.setup.device,
             dtype=self.setup.dtype,
-            check=self.job.stop.check,
+            check=check,
         )
+
+    def validate(self, measured: list[TokenScore]) -> dict[str, float]:
+        score = measured[0]
         return {"val_loss": round(score.loss, 6), "val_accuracy": round(score.accuracy, 6)} if score.tokens else {}
 
-    def write_model(self, directory: Path) -> None:
-        save_adapter(self.module, self.lora, self.job.project.relative(self.base), directory)
-        self.tokenizer.copy_to(directory, model_max_length=self.spec.seq_len)
-        # The base's own template, or none, would have other programs ask in a way that was never learnt.
-        write_text(directory / TEMPLATE_FILE, chat_template(self.tokenizer))
+    def snapshot(self) -> Callable[[Path], None]:
+        state, base = copied(adapter_state_dict(self.module)), self.job.project.relative(self.base)
+
+        def write(directory: Path) -> None:
+            save_adapter_state(state, self.lora, self.module.config, base, directory)
+            self.tokenizer.copy_to(directory, model_max_length=self.spec.seq_len)
+            # The base's own template, or none, would have other programs ask in a way that was never learnt.
+            write_text(directory / TEMPLATE_FILE, chat_template(self.tokenizer))
+
+        return write
 
     def read_model(self, directory: Path) -> None:
         load_adapter_state_dict(self.module, read_tensors(directory / "adapter_model.safetensors"))

@@ -12,6 +12,7 @@ from gptcli.artifacts.manifest import Inputs, Manifest
 from gptcli.artifacts.project import Project
 from gptcli.console import human_count
 from gptcli.errors import ArtifactError
+from gptcli.models.config import config_from_hf
 from gptcli.records.sources import expand, fingerprint, source_inputs
 from gptcli.spec import OneOrMore
 from gptcli.training.spec import TrainingSpec
@@ -63,10 +64,10 @@ def inputs(spec: FinetuneSpec, project: Project, previous: Manifest | None) -> I
 def disk_needed(spec: FinetuneSpec, project: Project, inputs: Inputs) -> int:
     """Bytes of the checkpoints: an adapter and its two states each, for all linear layers."""
     directory = resolve_model(project, spec.base).directory
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    width = config["hidden_size"] + config.get("intermediate_size", 4 * config["hidden_size"])
-    parameters = 7 * spec.rank * width * config["num_hidden_layers"]
-    return int((spec.keep + 2) * 12 * parameters)
+    config = config_from_hf(json.loads((directory / "config.json").read_text(encoding="utf-8")))
+    width = config.hidden_size + config.intermediate_size
+    parameters = 7 * spec.rank * width * config.num_hidden_layers
+    return int(spec.checkpoints_at_once * 12 * parameters)
 
 
 def summary(stats: dict[str, Any]) -> list[tuple[str, str]]:

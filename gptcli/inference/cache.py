@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gptcli.models.llama import LlamaConfig
+from gptcli.models.config import ModelConfig
 
 
 class Cache:
@@ -16,7 +16,7 @@ class Cache:
     `lengths` [B] counts the tokens of each sequence that are held.
     """
 
-    def __init__(self, config: LlamaConfig, batch: int, capacity: int = 256) -> None:
+    def __init__(self, config: ModelConfig, batch: int, capacity: int = 256) -> None:
         self.limit = config.max_position_embeddings
         self.capacity = min(capacity, self.limit)
         self.lengths = [0] * batch
@@ -45,7 +45,7 @@ class Cache:
     def extend(
         self, layer: int, keys: Tensor, values: Tensor, positions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Store [B,K,T,D] at `positions` [B,T]; returns what to attend to and its mask (see models/llama.py)."""
+        """Store [B,K,T,D] at `positions` [B,T]; returns what to attend to and its mask (models/llama.py, KeyValues)."""
         stored_keys = self._store(self._keys, layer, keys, positions)
         stored_values = self._store(self._values, layer, values, positions)
         if self._fresh:

@@ -10,16 +10,16 @@ from torch import Tensor
 from gptcli.errors import SpecError
 from gptcli.inference.cache import Cache
 from gptcli.inference.sampling import Sampling, sample
-from gptcli.models.llama import Llama
+from gptcli.models.family import CausalLM
 
 
 @torch.no_grad()
-def read(model: Llama, cache: Cache, rows: Sequence[Sequence[int]]) -> Tensor:
+def read(model: CausalLM, cache: Cache, rows: Sequence[Sequence[int]]) -> Tensor:
     """Feed the next tokens of each sequence; returns the logits [B,V] after each one's last.
 
     Rows of different lengths are padded on the right, which the cache keeps out of sight.
     """
-    device = model.model.norm.weight.device
+    device = next(model.parameters()).device
     counts = [len(row) for row in rows]
     longest = max(counts)
     ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
@@ -33,7 +33,7 @@ def read(model: Llama, cache: Cache, rows: Sequence[Sequence[int]]) -> Tensor:
 class Session:
     """A model and the tokens it has read; a prompt that begins as the last one did is not read again from the start."""
 
-    def __init__(self, model: Llama) -> None:
+    def __init__(self, model: CausalLM) -> None:
         self.model = model
         self.cache = Cache(model.config, batch=1)
         self.ids: list[int] = []
@@ -67,7 +67,7 @@ class Session:
         return held
 
 
-def generate(model: Llama, prompt: Sequence[int], settings: Sampling, stop_ids: Collection[int] = ()) -> list[int]:
+def generate(model: CausalLM, prompt: Sequence[int], settings: Sampling, stop_ids: Collection[int] = ()) -> list[int]:
     """The token ids that follow one prompt; see Session.generate.
 
     For a model in training too: dropout is off meanwhile, and its mode afterwards what it was.

@@ -10,7 +10,7 @@ import torch
 from gptcli.artifacts.locations import ModelRef, resolve_model
 from gptcli.artifacts.project import Project
 from gptcli.inference.adapter_base import adapter_base
-from gptcli.models.llama import Llama
+from gptcli.models.family import CausalLM
 from gptcli.models.load import load_adapter, load_model
 from gptcli.runtime.device import default_dtype
 from gptcli.templates import TEMPLATE_FILE, chat_template
@@ -19,7 +19,7 @@ from gptcli.tokenizer import Tokenizer, engine_file
 
 def open_model(
     project: Project, ref: str, device: torch.device, dtype: torch.dtype | None = None
-) -> tuple[Llama, Tokenizer, ModelRef]:
+) -> tuple[CausalLM, Tokenizer, ModelRef]:
     """Open a run's checkpoint, an adapter on its base, a version or a directory, in evaluation mode.
 
     `dtype` is the base weights' (default: float32 on a CPU, elsewhere what the device is fast in); an adapter's

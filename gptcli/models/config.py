@@ -1,12 +1,22 @@
-"""The shape of a Llama-family model, under Hugging Face's field names."""
+"""The shape of a model, under Hugging Face's field names: the Llama family's here, GPT-2's beside it.
+
+Whatever its family, a config has: model_type, vocab_size, hidden_size, intermediate_size, num_hidden_layers,
+num_attention_heads, num_key_value_heads, head_dim, max_position_embeddings, tie_word_embeddings,
+final_logit_softcapping, bos_token_id, eos_token_id, eos_ids, pad_token_id, lookup_parameters, to_hf(dtype).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from gptcli.errors import ArtifactError
+from gptcli.models import gpt2_config
+from gptcli.models.gpt2_config import Gpt2Config
+from gptcli.models.hf_fields import as_ids, one_or_more, table, token_ids
+
+__all__ = ["ARCHITECTURES", "Gpt2Config", "LlamaConfig", "ModelConfig", "architectures", "config_from_hf"]
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
@@ -25,6 +35,8 @@ class LlamaConfig:
     """Sizes and switches of one model; every field means what it means in Hugging Face's config.json.
 
     Token ids stand here because config.json carries them; the model itself never reads them.
+    `final_logit_softcapping` c makes logits c · tanh(logits / c), as in Gemma 2; 0: none. Only Gemma's own classes
+    read that key elsewhere: transformers' Llama family computes the plain logits.
     Raises ArtifactError when the sizes contradict each other.
     """
 
@@ -45,6 +57,7 @@ class LlamaConfig:
     bos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None
     pad_token_id: int | None = None
+    final_logit_softcapping: float = 0.0
 
     def __post_init__(self) -> None:
         if self.model_type not in ARCHITECTURES:
@@ -65,6 +78,10 @@ class LlamaConfig:
             raise ArtifactError(
                 f"model config: hidden_size={self.hidden_size} is not a multiple of "
                 f"num_attention_heads={self.num_attention_heads}, which model type llama demands"
+            )
+        if self.final_logit_softcapping < 0:
+            raise ArtifactError(
+                f"model config: final_logit_softcapping is {self.final_logit_softcapping}, must not be negative"
             )
 
     @property
@@ -90,9 +107,12 @@ class LlamaConfig:
     @property
     def eos_ids(self) -> tuple[int, ...]:
         """All end-of-sequence ids, possibly none."""
-        if self.eos_token_id is None:
-            return ()
-        return self.eos_token_id if isinstance(self.eos_token_id, tuple) else (self.eos_token_id,)
+        return as_ids(self.eos_token_id)
+
+    @property
+    def lookup_parameters(self) -> int:
+        """Parameters that are looked up and multiply nothing: an untied embedding."""
+        return 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
 
     @classmethod
     def from_hf(cls, raw: dict[str, Any]) -> LlamaConfig:
@@ -117,9 +137,8 @@ class LlamaConfig:
     @classmethod
     def _read(cls, raw: dict[str, Any], model_type: str) -> LlamaConfig:
         heads = int(raw["num_attention_heads"])
-        rope = _table(raw, "rope_parameters")
+        rope = table(raw, "rope_parameters")
         head_dim = raw.get("head_dim") or (128 if model_type == "qwen3" else int(raw["hidden_size"]) // heads)
-        bos, eos, pad = (_ids(raw, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id"))
         return cls(
             model_type=model_type,
             vocab_size=int(raw["vocab_size"]),
@@ -135,9 +154,10 @@ class LlamaConfig:
             tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
             attention_bias=bool(raw.get("attention_bias", False)),
             mlp_bias=bool(raw.get("mlp_bias", False)),
-            bos_token_id=next(iter(bos), None),
-            eos_token_id=tuple(eos) if isinstance(raw.get("eos_token_id"), list) else next(iter(eos), None),
-            pad_token_id=next(iter(pad), None),
+            bos_token_id=next(iter(token_ids(raw, "bos_token_id")), None),
+            eos_token_id=one_or_more(raw, "eos_token_id"),
+            pad_token_id=next(iter(token_ids(raw, "pad_token_id")), None),
+            final_logit_softcapping=float(raw.get("final_logit_softcapping") or 0.0),
         )
 
     def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
@@ -149,6 +169,8 @@ class LlamaConfig:
         out.update(dataclasses.asdict(self))
         if isinstance(self.eos_token_id, tuple):
             out["eos_token_id"] = list(self.eos_token_id)
+        if not self.final_logit_softcapping:
+            del out["final_logit_softcapping"]
         if self.model_type in ("mistral", "qwen2"):
             del out["attention_bias"]
         if self.model_type != "llama":
@@ -162,27 +184,28 @@ class LlamaConfig:
         return out
 
 
-def _table(raw: dict[str, Any], key: str) -> dict[str, Any]:
-    value = raw.get(key) or {}
-    if not isinstance(value, dict):
-        raise TypeError(f"{key} is {value!r}, not an object")
-    return value
+ModelConfig: TypeAlias = LlamaConfig | Gpt2Config
 
 
-def _ids(raw: dict[str, Any], key: str) -> list[int]:
-    """The token ids under a key: none, one or several."""
-    value = raw.get(key)
-    ids = value if isinstance(value, list) else [] if value is None else [value]
-    for each in ids:
-        if not isinstance(each, int) or isinstance(each, bool):
-            raise TypeError(f"{key} is {value!r}, not a token id")
-    return ids
+def architectures() -> tuple[str, ...]:
+    """Every model_type there is."""
+    return (*ARCHITECTURES, gpt2_config.MODEL_TYPE)
+
+
+def config_from_hf(raw: dict[str, Any]) -> ModelConfig:
+    """The model's shape from what config.json holds. Raises ArtifactError as the family's own `from_hf` does."""
+    model_type = raw.get("model_type")
+    if model_type == gpt2_config.MODEL_TYPE:
+        return Gpt2Config.from_hf(raw)
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
+        raise ArtifactError(f"model type {model_type!r} is not supported", f"supported: {', '.join(architectures())}")
+    return LlamaConfig.from_hf(raw)
 
 
 def _refuse_unsupported(raw: dict[str, Any], config: LlamaConfig) -> None:
     if raw.get("hidden_act", "silu") not in ("silu", "swish"):
         raise ArtifactError(f"activation {raw['hidden_act']!r} is not supported, only silu")
-    for rope in (_table(raw, "rope_scaling"), _table(raw, "rope_parameters")):
+    for rope in (table(raw, "rope_scaling"), table(raw, "rope_parameters")):
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind != "default":
             raise ArtifactError(f"rope scaling of type {kind!r} is not supported, only plain rotary positions")

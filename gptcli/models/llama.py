@@ -10,16 +10,24 @@ Shapes: B sequences, T tokens, H hidden_size, V vocab_size, N heads, K key/value
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gptcli.errors import SpecError
 from gptcli.models.config import LlamaConfig
+from gptcli.models.ops.activation import swiglu
+from gptcli.models.ops.attention import Starts, attend, causal_attention
+from gptcli.models.ops.embedding import embedding
+from gptcli.models.ops.heads import Phases, rotary_heads
+from gptcli.models.ops.linear import fused_linear
+from gptcli.models.ops.norm import add_rms_norm, rms_norm
 
-__all__ = ["KeyValues", "Llama", "LlamaConfig"]
+__all__ = ["KeyValues", "Llama", "LlamaConfig", "project"]
 
 
 class KeyValues(Protocol):
@@ -35,6 +43,17 @@ class KeyValues(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Context:
+    """What every layer needs to know of the tokens it reads: their rotary phases, where each one's document starts
+    in its row, and, with a cache, their positions [B,T]."""
+
+    phases: Phases
+    starts: Starts | None = None
+    positions: Tensor | None = None
+    cache: KeyValues | None = None
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) · weight over the last dimension, computed in fp32."""
 
@@ -44,7 +63,11 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+        return rms_norm(x, self.weight, self.eps)
+
+    def after_adding(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum x + branch, and that normalised."""
+        return add_rms_norm(x, branch, self.weight, self.eps)
 
 
 class Rotary(nn.Module):
@@ -71,26 +94,23 @@ class Rotary(nn.Module):
         self._fill(self.cos.device)
         return self
 
-    def forward(self, length: int, positions: Tensor | None) -> tuple[Tensor, Tensor]:
-        """cos and sin, [1,1,T,D/2] for positions 0…T-1, or [B,1,T,D/2] for `positions` [B,T]."""
+    def forward(self, length: int, positions: Tensor | None) -> Phases:
+        """cos and sin, [1,T,D/2] for positions 0…T-1, or [B,T,D/2] for `positions` [B,T]."""
         if length > self.max_positions:
             raise SpecError(
                 f"a sequence of {length} tokens is longer than the model's max_position_embeddings={self.max_positions}"
             )
         if positions is None:
-            return self.cos[None, None, :length], self.sin[None, None, :length]
-        return self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
+            return self.cos[None, :length], self.sin[None, :length]
+        return self.cos[positions], self.sin[positions]
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (x[i], x[i + D/2]) of [B,N,T,D] by the given phases.
-
-    The phases come from fp32 tables; the turn itself is done in x's dtype, as transformers does it, which under
-    bf16 saves a round trip through fp32 in every layer.
-    """
-    first, second = x.chunk(2, dim=-1)
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+def project(x: Tensor, *layers: nn.Linear) -> Tensor:
+    """The outputs of several linear layers of one input, side by side; one matrix product where they are plain."""
+    if all(type(layer) is nn.Linear for layer in layers):
+        return fused_linear(x, [layer.weight for layer in layers], [layer.bias for layer in layers])
+    outputs = [layer(x) for layer in layers]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
 
 
 class Attention(nn.Module):
@@ -100,7 +120,8 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.head_dim = config.head_dim
-        self.groups = config.num_attention_heads // config.num_key_value_heads
+        self.counts = (config.num_attention_heads, config.num_key_value_heads)
+        self.eps = config.rms_norm_eps
         queries = config.num_attention_heads * config.head_dim
         keys = config.num_key_value_heads * config.head_dim
         self.q_proj = nn.Linear(config.hidden_size, queries, bias=config.qkv_bias)
@@ -112,29 +133,16 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
         self.qk_norm = config.qk_norm
 
-    def forward(
-        self, x: Tensor, phases: tuple[Tensor, Tensor], positions: Tensor | None, cache: KeyValues | None
-    ) -> Tensor:
-        batch, length, _ = x.shape
-        q = self.q_proj(x).view(batch, length, -1, self.head_dim)
-        k = self.k_proj(x).view(batch, length, -1, self.head_dim)
-        v = self.v_proj(x).view(batch, length, -1, self.head_dim).transpose(1, 2)
-        if self.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q.transpose(1, 2), *phases), rotate(k.transpose(1, 2), *phases)
-        mask = None
-        if cache is not None and positions is not None:
-            k, v, mask = cache.extend(self.layer, k, v, positions)
-        grouped = self.groups > 1
-        if grouped and q.device.type == "cuda" and q.dtype == torch.float32:
-            # CUDA's fused kernels share keys among queries in half precision only; in fp32 the fallback is slower
-            # than a fused kernel on repeated keys.
-            k, v, grouped = k.repeat_interleave(self.groups, 1), v.repeat_interleave(self.groups, 1), False
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None and length > 1, enable_gqa=grouped
-        )
-        out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
-        return out
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        joined = project(x, self.q_proj, self.k_proj, self.v_proj)
+        gains = (self.q_norm.weight, self.k_norm.weight) if self.qk_norm else None
+        q, k, v = rotary_heads(joined, self.counts, context.phases, gains, self.eps)
+        if context.cache is not None and context.positions is not None:
+            k, v, mask = context.cache.extend(self.layer, k, v, context.positions)
+            mixed = attend(q, k, v, mask)
+        else:
+            mixed = causal_attention(q, k, v, context.starts)
+        return project(mixed, self.o_proj)
 
 
 class MLP(nn.Module):
@@ -147,8 +155,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.gated_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-        return out
+        return project(swiglu(project(x, self.gate_proj, self.up_proj)), self.down_proj)
 
 
 class Block(nn.Module):
@@ -162,11 +169,10 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = dropout
 
-    def forward(
-        self, x: Tensor, phases: tuple[Tensor, Tensor], positions: Tensor | None, cache: KeyValues | None
-    ) -> Tensor:
-        x = x + self._drop(self.self_attn(self.input_layernorm(x), phases, positions, cache))
-        return x + self._drop(self.mlp(self.post_attention_layernorm(x)))
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        mixed = self._drop(self.self_attn(self.input_layernorm(x), context))
+        x, normed = self.post_attention_layernorm.after_adding(x, mixed)
+        return x + self._drop(self.mlp(normed))
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
@@ -174,6 +180,9 @@ class Block(nn.Module):
 
 class TokenEmbedding(nn.Embedding):
     """The input embedding, and, where weights are tied, the output head as well."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return embedding(input, self.weight)
 
     def whole_weight(self) -> Tensor:
         """The table [V,H] as the forward pass sees it."""
@@ -203,15 +212,23 @@ class Decoder(nn.Module):
         self.rotary = Rotary(config.head_dim, config.rope_theta, config.max_position_embeddings)
         self.dropout = dropout
 
-    def forward(self, input_ids: Tensor, positions: Tensor | None, cache: KeyValues | None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor | None,
+        cache: KeyValues | None,
+        starts: Tensor | None,
+        checkpointed: bool,
+    ) -> Tensor:
         x = self.embed_tokens(input_ids)
         if torch.is_autocast_enabled(x.device.type):  # or the whole residual stream would stay in the table's fp32
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if self.dropout:
             x = F.dropout(x, self.dropout, self.training)
         phases = self.rotary(input_ids.shape[1], positions)
+        context = Context(phases, None if starts is None else Starts(starts), positions, cache)
         for block in self.layers:
-            x = block(x, phases, positions, cache)
+            x = checkpoint(block, x, context, use_reentrant=False) if checkpointed else block(x, context)
         out: Tensor = self.norm(x)
         return out
 
@@ -220,32 +237,47 @@ class Llama(nn.Module):
     """A causal language model.
 
     `dropout` is the share of values dropped, in training mode, after the embedding and on each layer's two
-    outputs; it belongs to the training, not to the model, so it is no part of the config.
+    outputs; it belongs to the training, not to the model, so it is no part of the config. So does
+    `checkpoint_activations`: keep only each layer's input and compute the layer again in the backward pass.
     """
 
     def __init__(self, config: LlamaConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
+        self.checkpoint_activations = False
         self.model = Decoder(config, dropout)
         if not config.tie_word_embeddings:
             self.lm_head = OutputHead(config.hidden_size, config.vocab_size, bias=False)
 
-    def hidden(self, input_ids: Tensor, positions: Tensor | None = None, cache: KeyValues | None = None) -> Tensor:
+    def hidden(
+        self,
+        input_ids: Tensor,
+        positions: Tensor | None = None,
+        cache: KeyValues | None = None,
+        starts: Tensor | None = None,
+    ) -> Tensor:
         """Hidden states after the final norm, [B,T,H], of token ids [B,T].
 
-        `positions` [B,T] (default 0…T-1) turn the rotary phases; attention is causal over T. With a `cache`,
-        positions are needed, and attention sees what the cache holds before them too.
+        `positions` [B,T] (default 0…T-1) turn the rotary phases; attention is causal over T, and from `starts` [B,T]
+        on where given (the first place in its row that each token sees). With a `cache`, positions are needed, and
+        attention sees what the cache holds before them too; starts are not read.
         Raises SpecError when T exceeds max_position_embeddings.
         """
-        out: Tensor = self.model(input_ids, positions, cache)
+        checkpointed = self.checkpoint_activations and torch.is_grad_enabled() and cache is None
+        out: Tensor = self.model(input_ids, positions, cache, starts, checkpointed)
         return out
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits […,V] of hidden states […,H]."""
-        if self.config.tie_word_embeddings:
-            return self.model.embed_tokens.logits(hidden)
-        out: Tensor = self.lm_head(hidden)
-        return out
+        """Logits […,V] of hidden states […,H], cap·tanh(logits/cap) where the config has a softcap."""
+        tied = self.config.tie_word_embeddings
+        logits: Tensor = self.model.embed_tokens.logits(hidden) if tied else self.lm_head(hidden)
+        cap = self.softcap
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    @property
+    def softcap(self) -> float:
+        """What bounds the logits (Gemma 2's final_logit_softcapping); 0: nothing does."""
+        return self.config.final_logit_softcapping
 
     @property
     def head_weight(self) -> Tensor:

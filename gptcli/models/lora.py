@@ -19,10 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptcli.errors import ArtifactError, SpecError
-from gptcli.models.llama import Llama, OutputHead, TokenEmbedding
+from gptcli.models.family import CausalLM
+from gptcli.models.gpt2 import Conv1D, Gpt2
+from gptcli.models.llama import OutputHead, TokenEmbedding
 
 PREFIX = "base_model.model."
 ALL_LINEAR = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
+ALL_CONV1D = ("c_attn", "c_fc", "c_proj")
 _ADAPTER_MARKS = (".lora_A.", ".lora_B.", ".token_adapter.")
 # PEFT switches that change the result; each value listed is the only one supported.
 _PEFT_OFF: dict[str, tuple[Any, ...]] = {
@@ -37,7 +40,6 @@ _PEFT_OFF: dict[str, tuple[Any, ...]] = {
     "target_parameters": (None, []),
     "exclude_modules": (None, []),
     "layer_replication": (None, []),
-    "fan_in_fan_out": (False, None),
 }
 
 
@@ -46,18 +48,20 @@ class LoraConfig:
     """What is trained: `rank` of the update, its scale `alpha`/rank, `dropout` on the update's input.
 
     `target_modules` are names of linear layers (q_proj …), their whole paths, or "all-linear"; `token_ids` the rows
-    trained in embedding and head. Raises ArtifactError for a rank below 1, no target, or a token id named twice.
+    trained in embedding and head; `fan_in_fan_out`: the base keeps its matrices as [in, out] (gpt2). Raises
+    ArtifactError for a rank below 1, no target, or a token id named twice.
     """
 
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
-    target_modules: tuple[str, ...] = ALL_LINEAR
+    target_modules: tuple[str, ...] = ("all-linear",)
     token_ids: tuple[int, ...] = ()
+    fan_in_fan_out: bool = False
 
     def __post_init__(self) -> None:
         if "all-linear" in self.target_modules:
-            object.__setattr__(self, "target_modules", ALL_LINEAR)
+            object.__setattr__(self, "target_modules", ALL_CONV1D if self.fan_in_fan_out else ALL_LINEAR)
         if self.rank < 1 or not self.target_modules:
             raise ArtifactError(f"LoRA needs a rank of at least 1 and a target module, not rank {self.rank}")
         if len(set(self.token_ids)) < len(self.token_ids):
@@ -70,7 +74,8 @@ class LoraConfig:
 
     def to_peft(self, base_path: str, tied: bool) -> dict[str, Any]:
         """What adapter_config.json holds; `tied`: head and embedding share one matrix."""
-        rows = {name: list(self.token_ids) for name in (("embed_tokens",) if tied else ("embed_tokens", "lm_head"))}
+        embedding = "wte" if self.fan_in_fan_out else "embed_tokens"
+        rows = {name: list(self.token_ids) for name in ((embedding,) if tied else (embedding, "lm_head"))}
         return {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
@@ -82,7 +87,7 @@ class LoraConfig:
             "target_modules": sorted(self.target_modules),
             "trainable_token_indices": rows if self.token_ids else None,
             "bias": "none",
-            "fan_in_fan_out": False,
+            "fan_in_fan_out": self.fan_in_fan_out,
             "init_lora_weights": True,
             "modules_to_save": None,
             "use_dora": False,
@@ -107,7 +112,8 @@ class LoraConfig:
             dropout = float(raw.get("lora_dropout", 0.0))
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"r, lora_alpha or lora_dropout is missing or no number: {error}") from error
-        return cls(rank, alpha, dropout, tuple(sorted(targets)), _token_ids(raw.get("trainable_token_indices")))
+        rows = _token_ids(raw.get("trainable_token_indices"))
+        return cls(rank, alpha, dropout, tuple(sorted(targets)), rows, bool(raw.get("fan_in_fan_out", False)))
 
 
 def _token_ids(raw: Any) -> tuple[int, ...]:
@@ -116,9 +122,9 @@ def _token_ids(raw: Any) -> tuple[int, ...]:
     if isinstance(raw, list):
         return tuple(raw)
     lists = [tuple(ids) for ids in raw.values()]
-    if "embed_tokens" not in raw or set(raw) - {"embed_tokens", "lm_head"} or len(set(lists)) != 1:
+    if set(raw) - {"lm_head"} not in ({"embed_tokens"}, {"wte"}) or len(set(lists)) != 1:
         raise ArtifactError(
-            "trainable_token_indices must name embed_tokens, and lm_head with the same ids, or nothing else"
+            "trainable_token_indices must name embed_tokens (gpt2: wte), and lm_head with the same ids, or nothing else"
         )
     return lists[0]
 
@@ -143,6 +149,29 @@ class LoraLinear(nn.Linear):
     def merged(self) -> Tensor:
         """W + scale · B·A in fp32, [out, in]."""
         return self.weight.float() + self.scale * (self.lora_B.weight.float() @ self.lora_A.weight.float())
+
+
+class LoraConv1D(Conv1D):
+    """The same for a matrix kept as [in, out]; the factors lie as they do beside a linear layer."""
+
+    def __init__(self, base: Conv1D, lora: LoraConfig) -> None:
+        with torch.device("meta"):
+            super().__init__(base.in_features, base.out_features)
+        self.weight, self.bias = base.weight, base.bias
+        device = base.weight.device
+        self.lora_A = nn.Linear(base.in_features, lora.rank, bias=False, device=device, dtype=torch.float32)
+        self.lora_B = nn.Linear(lora.rank, base.out_features, bias=False, device=device, dtype=torch.float32)
+        self.scale, self.dropout = lora.scale, lora.dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = F.dropout(x, self.dropout, self.training) if self.dropout else x
+        low = F.linear(low, self.lora_A.weight.to(x.dtype))
+        low = F.linear(low, self.lora_B.weight.to(low.dtype))
+        return super().forward(x) + low * self.scale
+
+    def merged(self) -> Tensor:
+        """W + scale · (B·A)ᵀ in fp32, [in, out]."""
+        return self.weight.float() + self.scale * (self.lora_B.weight.float() @ self.lora_A.weight.float()).t()
 
 
 class TokenRows(nn.Module):
@@ -208,18 +237,23 @@ class AdaptedHead(OutputHead):
         return self.token_adapter.whole(self.weight)
 
 
-def apply_lora(model: Llama, lora: LoraConfig, generator: torch.Generator) -> None:
+def apply_lora(model: CausalLM, lora: LoraConfig, generator: torch.Generator) -> None:
     """Freeze `model` and put trainable low-rank updates and token rows into it, in place.
 
     A starts Kaiming-uniform as in PEFT, drawn from the CPU `generator` in layer order, B at zero: the model's
-    output is unchanged. Raises SpecError when a target module isn't in the model, ArtifactError when a token id isn't.
+    output is unchanged. Raises SpecError when a target module isn't in the model, ArtifactError when a token id isn't
+    or `fan_in_fan_out` is not how the model keeps its matrices.
     """
-    layers = {path: layer for path, layer in model.model.layers.named_modules() if isinstance(layer, nn.Linear)}
-    chosen = {name: [path for path in layers if _matches(path, name)] for name in lora.target_modules}
+    root, decoder = _decoder_layers(model)
+    if lora.fan_in_fan_out != isinstance(model, Gpt2):
+        raise ArtifactError(f"fan_in_fan_out={lora.fan_in_fan_out} is not how a {model.config.model_type} is kept")
+    layers = {path: layer for path, layer in decoder.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
+    chosen = {name: [path for path in layers if _matches(f".{root}.{path}", name)] for name in lora.target_modules}
     unknown = sorted(name for name, paths in chosen.items() if not paths)
     if unknown:
         raise SpecError(
-            f"the model has no linear layer {', '.join(unknown[:5])}", f"target_modules: {', '.join(ALL_LINEAR)}"
+            f"the model has no linear layer {', '.join(unknown[:5])}",
+            f"target_modules: {', '.join(ALL_CONV1D if lora.fan_in_fan_out else ALL_LINEAR)}",
         )
     outside = [token for token in lora.token_ids if not 0 <= token < model.config.vocab_size]
     if outside:
@@ -229,21 +263,35 @@ def apply_lora(model: Llama, lora: LoraConfig, generator: torch.Generator) -> No
     for path, layer in layers.items():
         if path in wanted:
             parent, _, name = path.rpartition(".")
-            setattr(model.model.layers.get_submodule(parent), name, _adapted(layer, lora, generator))
+            setattr(decoder.get_submodule(parent), name, _adapted(layer, lora, generator))
     if lora.token_ids:
-        model.model.embed_tokens = AdaptedEmbedding(model.model.embed_tokens, lora.token_ids)
-        if not model.config.tie_word_embeddings:
-            model.lm_head = AdaptedHead(model.lm_head, lora.token_ids)
+        _adapt_rows(model, lora.token_ids)
     model.train(model.training)  # the new layers drop, or don't, as the model does
 
 
+def _decoder_layers(model: CausalLM) -> tuple[str, nn.ModuleList]:
+    """The decoder's layers and their path in the model."""
+    if isinstance(model, Gpt2):
+        return "transformer.h", model.transformer.h
+    return "model.layers", model.model.layers
+
+
+def _adapt_rows(model: CausalLM, token_ids: tuple[int, ...]) -> None:
+    if isinstance(model, Gpt2):
+        model.transformer.wte = AdaptedEmbedding(model.transformer.wte, token_ids)
+    else:
+        model.model.embed_tokens = AdaptedEmbedding(model.model.embed_tokens, token_ids)
+    if not model.config.tie_word_embeddings:
+        model.lm_head = AdaptedHead(model.lm_head, token_ids)
+
+
 def _matches(path: str, target: str) -> bool:
-    """PEFT's rule: a target is a layer's whole path or its tail after a dot."""
-    return f".model.layers.{path}".endswith(f".{target}")
+    """PEFT's rule: a target is a layer's whole path or its tail after a dot; `path` begins with one."""
+    return path.endswith(f".{target}")
 
 
-def _adapted(base: nn.Linear, lora: LoraConfig, generator: torch.Generator) -> LoraLinear:
-    layer = LoraLinear(base, lora)
+def _adapted(base: nn.Linear | Conv1D, lora: LoraConfig, generator: torch.Generator) -> LoraLinear | LoraConv1D:
+    layer = LoraConv1D(base, lora) if isinstance(base, Conv1D) else LoraLinear(base, lora)
     start = torch.empty(layer.lora_A.weight.shape)
     nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
     with torch.no_grad():
@@ -257,14 +305,14 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def adapter_state_dict(model: Llama) -> dict[str, Tensor]:
+def adapter_state_dict(model: CausalLM) -> dict[str, Tensor]:
     """The adapter's tensors under PEFT's names."""
     state = model.state_dict()
     return {PREFIX + name: tensor for name, tensor in state.items() if any(mark in name for mark in _ADAPTER_MARKS)}
 
 
 @torch.no_grad()
-def load_adapter_state_dict(model: Llama, tensors: dict[str, Tensor]) -> None:
+def load_adapter_state_dict(model: CausalLM, tensors: dict[str, Tensor]) -> None:
     """Copy an adapter's tensors into a model that `apply_lora` prepared.
 
     Raises ArtifactError naming what is missing, unexpected or misshapen.
@@ -286,7 +334,7 @@ def load_adapter_state_dict(model: Llama, tensors: dict[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def merge(model: Llama) -> dict[str, Tensor]:
+def merge(model: CausalLM) -> dict[str, Tensor]:
     """The model's weights with the adapter folded in: fp32, Hugging Face's names, no adapter tensors.
 
     Without an adapter: the weights as they are, in fp32.
@@ -297,7 +345,7 @@ def merge(model: Llama) -> dict[str, Tensor]:
             continue
         for name, parameter in module.named_parameters(recurse=False):
             out[f"{path}.{name}"] = parameter.detach().float()
-        if isinstance(module, LoraLinear):
+        if isinstance(module, LoraLinear | LoraConv1D):
             out[f"{path}.weight"] = module.merged()
         elif isinstance(module, AdaptedEmbedding | AdaptedHead):
             out[f"{path}.weight"] = module.token_adapter.whole(module.weight.float())

@@ -1,1 +1,1 @@
-"""pretrain: a GPT from scratch on a tokens artifact."""
+"""pretrain: a GPT learns a tokens artifact, from scratch or from another model's weights."""

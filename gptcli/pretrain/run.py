@@ -1,34 +1,47 @@
-"""Pretraining: the model from scratch, the token stream, and the loop over them."""
+"""Pretraining: the model, the token stream, and the loop over them."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gptcli.artifacts.manifest import Manifest
+from gptcli.artifacts.manifest import Manifest, verify_files
 from gptcli.artifacts.tokens import TokenStream
 from gptcli.errors import ArtifactError
 from gptcli.inference.generate import generate
 from gptcli.inference.sampling import Sampling
 from gptcli.job import Job
-from gptcli.models.config import LlamaConfig
-from gptcli.models.init import init_weights
-from gptcli.models.llama import Llama
 from gptcli.models.load import load_model, save_model
+from gptcli.models.weights import read_tensors, write_tensors
+from gptcli.pretrain.rates import peak_rates
+from gptcli.pretrain.reference import reference_for
 from gptcli.pretrain.spec import PretrainSpec, tokens_manifest
-from gptcli.scoring.language_modelling import bits_per_byte, score_stream
+from gptcli.pretrain.start import starting_model
+from gptcli.scoring.language_modelling import TokenScore, bits_per_byte, score_stream
 from gptcli.tokenizer import Tokenizer
+from gptcli.training.arena import Arena, Average, Replica
 from gptcli.training.batches import Batch, TokenBatches
 from gptcli.training.budget import plan_steps
 from gptcli.training.checkpoints import Checkpoints
 from gptcli.training.loop import train
 from gptcli.training.loss import linear_cross_entropy
-from gptcli.training.optimizer import Rates, pretraining_optimizers
+from gptcli.training.microbatch import measured
+from gptcli.training.open_rows import open_rows
+from gptcli.training.optimizer import pretraining_optimizers
+from gptcli.training.prefetch import ahead
+from gptcli.training.rows import TrainingRows
+from gptcli.training.saving import copied
 from gptcli.training.setup import Setup
+from gptcli.training.startup import Start
 from gptcli.training.throughput import flops_per_token
+
+LEARNING = "trainer/weights.safetensors"  # the weights that learn, where an average of them is the model
 
 
 def run(spec: PretrainSpec, job: Job) -> Manifest:
@@ -36,13 +49,21 @@ def run(spec: PretrainSpec, job: Job) -> Manifest:
 
     Raises ArtifactError when the tokens have no train or val split, and as training.loop.train does.
     """
-    setup = Setup.of(spec, job.device, spec.sequences)
-    checkpoints = Checkpoints(job, spec.content(), spec.keep)
-    checkpoints.adopt(setup)
+    setup = Setup.of(spec, job.device, spec.sequences, spec.ranks, spec.compile)
+    checkpoints = Checkpoints(job, spec.content(), spec.keep, spec.keep_every)
+    goes_on = checkpoints.adopt(setup)
     tokens = job.project.place("tokens", spec.tokens)
+    _require_sound_tokens(spec, job, tokens)
     pretraining = Pretraining(spec, job, setup, tokens)
-    if tokens_manifest(spec.tokens, job.project).content_sha256 != job.inputs.entries[0].content_sha256:
-        raise ArtifactError(f"tokens/{spec.tokens} was replaced just now", "run the same command again")
+    if setup.device.type == "cuda" and spec.micro_batch_size == "auto" and not goes_on:
+        setup.micro_batch_size = measured(
+            setup.device,
+            pretraining.data.step,
+            pretraining.backward,
+            pretraining.replica.module,
+            spec.sequences,
+        )
+    _require_same_tokens(spec, job)  # those that were just opened
     checkpoints.begin()
     steps = plan_steps(
         spec,
@@ -52,50 +73,56 @@ def run(spec: PretrainSpec, job: Job) -> Manifest:
         tokens_per_step=spec.global_batch_tokens,
         setup=setup,
         trial=lambda: Pretraining(spec, job, setup, tokens),
+        stop=job.stop,
     )
     parameters = sum(parameter.numel() for parameter in pretraining.module.parameters())
     facts = {"parameters": parameters, "epochs": steps * spec.sequences / pretraining.data.count}
-    return train(pretraining, spec.with_steps(steps), setup, job, checkpoints, facts)
+    reference = reference_for(spec, job.project)
+    expected = reference.tells if reference is not None else None
+    check = pretraining.start().check
+    return train(pretraining, spec.with_steps(steps), setup, job, checkpoints, facts, check, expected)
 
 
-def model_config(spec: PretrainSpec, tokenizer: Tokenizer) -> LlamaConfig:
-    """The model's shape under Hugging Face's names; its context is the training's seq_len."""
-    return LlamaConfig(
-        model_type=spec.architecture,
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=spec.hidden_size,
-        intermediate_size=spec.mlp_width,
-        num_hidden_layers=spec.num_layers,
-        num_attention_heads=spec.num_heads,
-        num_key_value_heads=spec.kv_heads,
-        head_dim=spec.head_dim,
-        max_position_embeddings=spec.seq_len,
-        rope_theta=spec.rope_theta,
-        tie_word_embeddings=spec.tie_embeddings,
-        bos_token_id=tokenizer.bos_id,
-        eos_token_id=tokenizer.eos_id,
-        pad_token_id=tokenizer.pad_id,
-    )
+def _require_same_tokens(spec: PretrainSpec, job: Job) -> Manifest:
+    """The tokens' manifest; ArtifactError unless they are those that were there when the stage began."""
+    manifest = tokens_manifest(spec.tokens, job.project)
+    if manifest.content_sha256 != job.inputs.entries[0].content_sha256:
+        raise ArtifactError(f"tokens/{spec.tokens} was replaced just now", "run the same command again")
+    return manifest
+
+
+def _require_sound_tokens(spec: PretrainSpec, job: Job, tokens: Path) -> None:
+    """ArtifactError unless every byte of the tokens is what their manifest says."""
+    with job.stop.at_once():  # over a gigabyte a second, and nothing to save yet
+        problems = verify_files(tokens, _require_same_tokens(spec, job))
+    if problems:
+        raise ArtifactError(
+            f"tokens/{spec.tokens} is damaged: {problems[0]}", f"gptcli tokenize --name {spec.tokens} --force"
+        )
 
 
 class Pretraining:
-    """A Llama-family model learning the next token of a stream."""
+    """A model learning the next token of a stream."""
 
     def __init__(self, spec: PretrainSpec, job: Job, setup: Setup, tokens: Path) -> None:
         self.spec, self.job, self.setup = spec, job, setup
         self.tokenizer = Tokenizer.load(tokens / "tokenizer")
-        self.data = TokenBatches(
-            TokenStream.open(tokens, "train"), spec.seq_len, spec.sequences, self.tokenizer.bos_id, spec.seed
-        )
+        self.data = TokenBatches(self._open_rows(tokens), spec.sequences, spec.seed)
+        self.ahead = ahead(self.data, spec.sequences, setup.device)
         self.unseen = TokenStream.open(tokens, "val")
-        self.module = Llama(model_config(spec, self.tokenizer), spec.dropout)
-        init_weights(self.module, torch.Generator().manual_seed(spec.seed), spec.embedding_std)
-        self.module.to(setup.device)
-        # A tied table is a head as well, which a rate that is right for a look-up alone would blow up.
-        embedding_lr = spec.head_lr if spec.tie_embeddings else spec.embedding_lr
-        rates = Rates(spec.lr, embedding_lr, spec.head_lr, spec.gain_lr)
+        self.module = starting_model(spec, job, self.tokenizer).to(setup.device)
+        self.arena = Arena(self.module, setup.ranks, setup.allocate)
+        self.replica = Replica(self.arena, setup.dtype, setup.allocate)
+        self.hidden: Callable[..., Tensor] = self.replica.module.hidden
+        self.average = Average(self.arena, spec.ema, setup.allocate) if spec.ema else None
         self.optimizers = pretraining_optimizers(
-            self.module, spec.optimizer, rates, spec.weight_decay, (spec.beta1, spec.beta2)
+            self.module,
+            spec.optimizer,
+            peak_rates(spec, self.module.config),
+            spec.weight_decay,
+            (spec.beta1, spec.beta2),
+            setup.dtype,
+            setup.allocate,
         )
 
     @property
@@ -103,40 +130,130 @@ class Pretraining:
         parameters = sum(parameter.numel() for parameter in self.module.parameters())
         return flops_per_token(self.module.config, parameters, self.spec.seq_len)
 
-    def batches(self, step: int, micro_batch_size: int) -> list[Batch]:
-        return self.data.step(step, micro_batch_size)
+    @property
+    def samples(self) -> int:
+        return self.spec.sequences
 
-    def loss(self, batch: Batch) -> Tensor:
-        hidden = self.module.hidden(batch.input_ids)
-        return linear_cross_entropy(hidden.flatten(0, 1), self.module.head_weight, batch.targets.flatten())
+    def batches(self, first_sample: int, micro_batch_size: int) -> list[Batch]:
+        return self.ahead.step(first_sample, micro_batch_size)
 
-    def validate(self) -> dict[str, Any]:
-        score = score_stream(
-            self.module,
+    def _open_rows(self, tokens: Path) -> TrainingRows:
+        return open_rows(
+            tokens,
+            self.tokenizer,
+            packing=self.spec.packing,
+            document_mask=self.spec.document_mask,
+            seq_len=self.spec.seq_len,
+            seed=self.spec.seed,
+            check=self.job.stop.check,
+        )
+
+    def begin(self, rank: int) -> None:
+        self.replica.collect(rank)
+        self.replica.module.train()
+        self.replica.module.checkpoint_activations = self.spec.checkpoint_activations
+        if self.setup.compiled:
+            self.hidden = torch.compile(self.hidden, dynamic=False)
+
+    def backward(self, batch: Batch) -> Tensor:
+        return self._backward(batch, self.hidden, self.replica.module)
+
+    def plain_backward(self, batch: Batch) -> Tensor:
+        """The same by the masters, in fp32 and without operations of our own."""
+        self.module.eval()
+        return self._backward(batch, self.module.hidden, self.module)
+
+    def _backward(self, batch: Batch, compute: Callable[..., Tensor], model: Any) -> Tensor:
+        hidden = compute(batch.input_ids, positions=batch.positions, starts=batch.starts)
+        objective, nats = linear_cross_entropy(
+            hidden.flatten(0, 1),
+            model.head_weight,
+            batch.targets.flatten(),
+            z_loss=self.spec.z_loss,
+            label_smoothing=self.spec.label_smoothing,
+            softcap=model.softcap,
+        )
+        objective.backward()  # type: ignore[no-untyped-call]
+        return nats
+
+    def updated(self, names: list[str]) -> None:
+        self.replica.refresh(names)
+        if self.average is not None:
+            self.average.follow(names)
+
+    def start(self) -> Start:
+        """What is looked at before the first step."""
+        return Start(
+            computes=self.replica.module,
+            refresh=self.replica.refresh,
+            plain=self.plain_backward,
+            vocab_size=self.module.config.vocab_size,
+            tokenizer_size=self.tokenizer.vocab_size,
+            from_scratch=not self.spec.base,
+            dropout=self.spec.dropout > 0,
+            warn=self.job.progress.warn,
+        )
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The averaged weights, where there are any."""
+        if self.average is None:
+            yield
+            return
+        self.average.swap()
+        self.replica.refresh()
+        try:
+            yield
+        finally:
+            self.average.swap()
+            self.replica.refresh()
+
+    def measure(self, rank: int, ranks: int, check: Callable[[], None]) -> TokenScore:
+        return score_stream(
+            self.replica.module,
             self.unseen,
             seq_len=self.spec.seq_len,
             batch_size=self.setup.micro_batch_size,
             bos_id=self.tokenizer.bos_id,
             device=self.setup.device,
             dtype=self.setup.dtype,
-            check=self.job.stop.check,
+            check=check,
+            share=(rank, ranks),
         )
+
+    def validate(self, measured: list[TokenScore]) -> dict[str, Any]:
+        score = sum(measured, TokenScore())
         return {
             "val_loss": round(score.loss, 6),
             "val_bits_per_byte": round(bits_per_byte(score, self.unseen.text_bytes), 6),
-            **({"sample": self._sample()} if self.spec.sample_tokens else {}),
+            **({"sample": self._sample()} if self.spec.sample_tokens and math.isfinite(score.loss) else {}),
         }
 
     def _sample(self) -> str:
         """What the model writes from the start of a document; the same draw at every validation."""
         start = self.tokenizer.bos_id if self.tokenizer.bos_id is not None else self.tokenizer.eos_id
         settings = Sampling(temperature=0.8, max_tokens=self.spec.sample_tokens, seed=self.spec.seed)
+        self.module.eval()
         with torch.inference_mode():
             return self.tokenizer.decode(list(generate(self.module, [start], settings, {self.tokenizer.eos_id})))
 
-    def write_model(self, directory: Path) -> None:
-        save_model(self.module.state_dict(), self.module.config, directory)
-        self.tokenizer.copy_to(directory, model_max_length=self.spec.seq_len)
+    def snapshot(self) -> Callable[[Path], None]:
+        """The weights that are shown; with an average the learning ones lie beside the optimizers' state."""
+        with self.shown():
+            weights = copied(self.module.state_dict())
+            learning = copied(self.average.state()) if self.average is not None else {}
+
+        def write(directory: Path) -> None:
+            save_model(weights, self.module.config, directory)
+            if learning:
+                write_tensors(directory / LEARNING, learning)
+            self.tokenizer.copy_to(directory, model_max_length=self.spec.seq_len)
+
+        return write
 
     def read_model(self, directory: Path) -> None:
         self.module.load_state_dict(load_model(directory, device=self.setup.device, checked=True).state_dict())
+        if self.average is not None:
+            self.average.load_state(read_tensors(directory / LEARNING, self.setup.device))
+            self.average.swap()
+        self.replica.refresh()

@@ -71,6 +71,6 @@ def _score_batch(
     ids = torch.stack([F.pad(torch.tensor(list(ids)), (0, longest - len(ids))) for ids, _ in batch]).to(device)
     loss = torch.stack([F.pad(torch.tensor(list(loss)), (0, longest - len(loss))) for _, loss in batch]).to(device)
     scored = loss[:, 1:]
-    nats, ranks = token_scores(model.hidden(ids[:, :-1])[scored], head, ids[:, 1:][scored])
+    nats, ranks = token_scores(model.hidden(ids[:, :-1])[scored], head, ids[:, 1:][scored], model.softcap)
     counts = torch.stack([scored.sum(), (ranks == 0).sum(), (ranks < TOP).sum()])
     return nats.cpu().double(), counts

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -39,6 +40,11 @@ class LanguageModel(Protocol):
         """The output matrix [V,H]."""
         ...
 
+    @property
+    def softcap(self) -> float:
+        """Logits are softcap·tanh(h·Wᵀ/softcap); 0: they are h·Wᵀ."""
+        ...
+
     def train(self, mode: bool = True) -> Any: ...
 
 
@@ -51,6 +57,14 @@ class TokenScore:
     tokens: int = 0
     correct: int = 0
     correct_top5: int = 0
+
+    def __add__(self, other: TokenScore) -> TokenScore:
+        return TokenScore(
+            self.nats + other.nats,
+            self.tokens + other.tokens,
+            self.correct + other.correct,
+            self.correct_top5 + other.correct_top5,
+        )
 
     @property
     def loss(self) -> float:
@@ -99,8 +113,9 @@ def score_stream(
     dtype: torch.dtype,
     check: Callable[[], None] | None = None,
     advance: Callable[[int], None] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> TokenScore:
-    """Score a stream by the module's rule.
+    """Score a stream by the module's rule; `share` (r, n): of its batches only the r-th of every n.
 
     `check` is called before each batch and may raise; `advance` is called after it with the number of inputs done.
     Weights stay in their own dtype, arithmetic is done in `dtype`, the log-sum-exp in fp32; windows are summed in fp64
@@ -114,7 +129,7 @@ def score_stream(
     try:
         with torch.inference_mode(), autocast(device, dtype):
             head = model.head_weight if dtype == torch.float32 else model.head_weight.to(dtype)
-            for rows in _batches(stream, seq_len, batch_size):
+            for rows in islice(_batches(stream, seq_len, batch_size), share[0], None, share[1]):
                 if check is not None:
                     check()
                 ids = rows.to(device)
@@ -147,7 +162,7 @@ def _score_batch(
 ) -> tuple[Tensor, Tensor]:
     """Nats of each window [B] (fp64), and tokens, correct, correct in the top five [3] of the batch."""
     hidden = model.hidden(inputs)
-    nats, ranks = token_scores(hidden.flatten(0, 1), head, targets.flatten())
+    nats, ranks = token_scores(hidden.flatten(0, 1), head, targets.flatten(), model.softcap)
     counted = torch.ones_like(targets, dtype=torch.bool) if bos_id is None else targets != bos_id
     nats = torch.where(counted, nats.view_as(targets), 0.0)
     ranks = torch.where(counted, ranks.view_as(targets), TOP)
@@ -157,18 +172,23 @@ def _score_batch(
     return nats.double().sum(1), counts
 
 
-def token_scores(hidden: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def token_scores(hidden: Tensor, head: Tensor, targets: Tensor, softcap: float = 0.0) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood (nats, fp32) and rank (0: the highest logit; exact below 5) of each target, both [N].
 
-    `hidden` [N,H], `head` [V,H], `targets` [N]. Logits are made for a few rows at a time, so [N,V] is never held
-    whole. Equal logits rank by token id, as argmax takes the first.
+    `hidden` [N,H], `head` [V,H], `targets` [N]; `softcap` as the model has it. Logits are made for a few rows at a
+    time, so [N,V] is never held whole. Equal logits rank by token id, as argmax takes the first.
     """
     rows = max((CPU_LOGITS if hidden.device.type == "cpu" else GPU_LOGITS) // head.shape[0], 1)
     parts = [
-        _chunk_scores(F.linear(part.to(head.dtype), head).float(), wanted)
+        _chunk_scores(_logits(part, head, softcap), wanted)
         for part, wanted in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
     ]
     return torch.cat([nats for nats, _ in parts]), torch.cat([ranks for _, ranks in parts])
+
+
+def _logits(hidden: Tensor, head: Tensor, softcap: float) -> Tensor:
+    logits = F.linear(hidden.to(head.dtype), head).float()
+    return logits.div_(softcap).tanh_().mul_(softcap) if softcap else logits
 
 
 def _chunk_scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ class Metrics:
 
     def cut(self, step: int) -> None:
         """Forget every row after `step`; a last line that a kill cut short goes too."""
-        self.rows = [row for row in self.rows if row["step"] <= step]
+        self.rows = [row for row in self.rows if isinstance(row.get("step"), int) and row["step"] <= step]
         text = "".join(_line(row) for row in self.rows)
         path = self._run / METRICS
         if not path.is_file() or path.read_bytes() != text.encode():
@@ -47,7 +47,7 @@ class Metrics:
 
     def validation(self) -> dict[int, dict[str, Any]]:
         """The validation rows by step."""
-        return {row["step"]: row for row in self.rows if "val_loss" in row}
+        return {row["step"]: row for row in self.rows if "val_loss" in row and "step" in row}
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
         with disk_errors(self._run / name), (self._run / name).open("a", encoding="utf-8") as file:

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gptcli.errors import ArtifactError
+from gptcli.models.naming import blocks_of, inputs_first, kind_of
+from gptcli.training.arena import Allocate
+from gptcli.training.muon import Layout, Muon
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -22,10 +27,39 @@ class Rates:
 class Optimizers:
     """The optimizers of one model as one: rates follow a factor, state is keyed by parameter names."""
 
-    def __init__(self, members: list[torch.optim.Optimizer], names: dict[Tensor, str]) -> None:
+    def __init__(
+        self, members: list[torch.optim.Optimizer], names: dict[Tensor, str], allocate: Allocate | None = None
+    ) -> None:
         self.members = members
+        self.named = {name: parameter for parameter, name in names.items()}
         self._names = names
         self._peaks = [[group["lr"] for group in member.param_groups] for member in members]
+        for member in members:
+            for group in member.param_groups:
+                for parameter in group["params"]:
+                    member.state[parameter] = _first_state(member, parameter, allocate)
+
+    def shares(self, ranks: int) -> list[list[str]]:
+        """The parameters each of `ranks` processes updates: about the same arithmetic for each, in a fixed order."""
+        cost = {
+            self._names[parameter]: _update_cost(member, parameter)
+            for member in self.members
+            for group in member.param_groups
+            for parameter in group["params"]
+        }
+        loads, shares = [0.0] * ranks, [set[str]() for _ in range(ranks)]
+        for name in sorted(cost, key=lambda name: (-cost[name], name)):
+            least = loads.index(min(loads))
+            loads[least] += cost[name]
+            shares[least].add(name)
+        return [[name for name in self.named if name in share] for share in shares]
+
+    def keep(self, names: list[str]) -> None:
+        """From now on update the named parameters alone; the state of all stays where it is."""
+        kept = set(names)
+        for member in self.members:
+            for group in member.param_groups:
+                group["params"] = [parameter for parameter in group["params"] if self._names[parameter] in kept]
 
     def set_factor(self, factor: float) -> None:
         """Set every learning rate to `factor` of its peak."""
@@ -47,70 +81,81 @@ class Optimizers:
             member.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
-        """Every state tensor as `PARAMETER_NAME.STATE`; numbers become fp64 scalars."""
+        """Every state tensor as `PARAMETER_NAME.STATE`."""
         return {
             f"{self._names[parameter]}.{key}": value
-            if isinstance(value, Tensor)
-            else torch.tensor(value, dtype=torch.float64)
             for member in self.members
             for parameter, entries in member.state.items()
             for key, value in entries.items()
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take up what `state()` gave.
+        """Take up what `state()` gave, into the tensors that are there: other processes may share them.
 
-        Written straight into the optimizers: `load_state_dict` would cast states to the parameter's dtype and
-        restore the saved learning rates over the ones set now.
+        `load_state_dict` would cast states to the parameter's dtype and restore the saved learning rates over the
+        ones set now. Raises ArtifactError when the names are not this model's.
         """
-        by_name = {name: parameter for parameter, name in self._names.items()}
-        owner = {
-            parameter: member
-            for member in self.members
-            for group in member.param_groups
-            for parameter in group["params"]
-        }
-        for key, value in state.items():
-            name, _, entry = key.rpartition(".")
-            parameter = by_name[name]
-            # A fused optimizer counts its steps on the device; any other keeps that count on the CPU.
-            stays = entry == "step" and not owner[parameter].defaults.get("fused")
-            owner[parameter].state[parameter][entry] = value if stays else value.to(parameter.device)
+        ours = self.state()
+        if ours.keys() != state.keys():
+            name = min(ours.keys() ^ state.keys())
+            raise ArtifactError(
+                f"the optimizer's saved state does not fit: {name} is {'missing' if name in ours else 'unknown'}",
+                "was the run begun by another version? start it again with --force",
+            )
+        with torch.no_grad():
+            for name, value in state.items():
+                ours[name].copy_(value)
 
 
-def kind_of(name: str, parameter: Tensor) -> str:
-    """matrix, embedding, head or gain, by a parameter's Hugging Face name."""
-    if "embed_tokens" in name:
-        return "embedding"
-    if "lm_head" in name:
-        return "head"
-    return "matrix" if parameter.ndim == 2 else "gain"
+def _first_state(member: torch.optim.Optimizer, parameter: Tensor, allocate: Allocate | None) -> dict[str, Tensor]:
+    """What the optimizer would make of a parameter at its first step, made now: where `allocate` says."""
+
+    def zeros() -> Tensor:
+        if allocate is None:
+            return torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return allocate(parameter.numel(), torch.float32).view(parameter.shape)
+
+    if isinstance(member, Muon):
+        return {"momentum_buffer": zeros()}
+    # A fused optimizer counts its steps on the device; any other keeps that count on the CPU.
+    device = parameter.device if member.defaults.get("fused") else torch.device("cpu")
+    step = torch.zeros((), dtype=torch.float32, device=device)
+    if allocate is not None:
+        step = allocate(1, torch.float32)[0]
+    return {"step": step, "exp_avg": zeros(), "exp_avg_sq": zeros()}
+
+
+def _update_cost(member: torch.optim.Optimizer, parameter: Tensor) -> float:
+    """About how many products the update of a parameter takes: for Muon five iterations of X·Xᵀ, its square and its
+    product with X; AdamW's is counted by the memory it moves, worth some hundred products a number."""
+    if isinstance(member, Muon):
+        small, large = sorted(parameter.shape)
+        return 5.0 * small * small * (2 * large + small)
+    return 100.0 * parameter.numel()
 
 
 def pretraining_optimizers(
-    model: nn.Module, rule: str, rates: Rates, weight_decay: float, betas: tuple[float, float]
+    model: nn.Module,
+    rule: str,
+    rates: Rates,
+    weight_decay: float,
+    betas: tuple[float, float],
+    dtype: torch.dtype = torch.bfloat16,
+    allocate: Allocate | None = None,
 ) -> Optimizers:
-    """Muon (Jordan et al. 2024: Nesterov momentum .95, orthogonalised by Newton–Schulz, scaled by √max(1, rows/cols))
-    for every Hugging-Face-named matrix by itself, AdamW with its own rates for embeddings, head and gains; with
-    rule "adamw" AdamW for the matrices too. Weight decay falls on matrices only."""
+    """Muon for every matrix by itself, its products in `dtype`; AdamW with rates of their own for embeddings, head and
+    gains, and with rule "adamw" for the matrices too. Weight decay falls on matrices only. `allocate`: memory for
+    their states."""
     groups: dict[str, list[Tensor]] = {"matrix": [], "embedding": [], "head": [], "gain": []}
     names: dict[Tensor, str] = {}
     for name, parameter in model.named_parameters():
-        groups[kind_of(name, parameter)].append(parameter)
+        groups[kind_of(name, parameter.ndim)].append(parameter)
         names[parameter] = name
     members: list[torch.optim.Optimizer] = []
     adamw = {"embedding": rates.embedding, "head": rates.head, "gain": rates.gain}
     if rule == "muon":
-        members.append(
-            torch.optim.Muon(
-                groups["matrix"],
-                lr=rates.matrix,
-                weight_decay=weight_decay,
-                momentum=0.95,
-                nesterov=True,
-                adjust_lr_fn="original",
-            )
-        )
+        layouts = {each: Layout(inputs_first(names[each]), blocks_of(names[each])) for each in groups["matrix"]}
+        members.append(Muon(groups["matrix"], lr=rates.matrix, weight_decay=weight_decay, dtype=dtype, layouts=layouts))
     else:
         adamw["matrix"] = rates.matrix
     members.append(
@@ -125,7 +170,7 @@ def pretraining_optimizers(
             fused=_has_fused(model.parameters()),
         )
     )
-    return Optimizers(members, names)
+    return Optimizers(members, names, allocate)
 
 
 def adamw_optimizers(

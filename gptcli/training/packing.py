@@ -25,23 +25,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gptcli.artifacts.packing import PackedRow, PackingIndex, packing_facts, rows_per_batch, schema_with
-from gptcli.artifacts.shards import ShardWriter, open_shard, shard_paths
-from gptcli.artifacts.tokens import TokenStream
+from gptcli.artifacts.packing import PackedRow, packing_facts, rows_per_batch, schema_with
+from gptcli.artifacts.shards import ShardWriter
+from gptcli.artifacts.tokens import Bounds, TokenStream, document_bounds
 from gptcli.errors import ArtifactError
 from gptcli.training.bestfit import place_best_fit, write_places
 from gptcli.training.concat import write_end_to_end
 from gptcli.training.pack import Pack
-
-IGNORED = -100  # training.loss.IGNORED, whose module loads torch
-
-Bounds = npt.NDArray[np.int64]
+from gptcli.training.rows import IGNORED
 
 
 @dataclass(frozen=True)
@@ -109,9 +106,8 @@ def write_rows(bounds: Bounds, split: str, pack: Pack, place: Path) -> PackingFi
     schema = schema_with(facts)
     at_once = rows_per_batch(pack.seq_len)
     writer = ShardWriter(place, schema, rows_per_batch=at_once)
-    fill = best_fit if pack.how == "bestfit" else end_to_end
     segments = cut = 0
-    for batch in fill(bounds, pack.seq_len, pack.seed, at_once):
+    for batch in FILLS[pack.how](bounds, pack.seq_len, pack.seed, at_once):
         columns = [
             pa.ListArray.from_arrays(pa.array(batch.ends), pa.array(values))
             for values in (batch.starts, batch.lengths, batch.continues)
@@ -128,39 +124,6 @@ def write_rows(bounds: Bounds, split: str, pack: Pack, place: Path) -> PackingFi
         padding=rows * pack.seq_len - total,
         documents_cut=cut,
     )
-
-
-def document_bounds(tokens: Path, split: str) -> Bounds:
-    """Where the documents of a split begin in its token stream, int64 [documents + 1]; the last is the stream's end.
-
-    Raises ArtifactError for a shard that is broken or holds no tokens.
-    """
-    ends = [_document_ends(path) for path in shard_paths(tokens, split)]
-    bounds = np.zeros(1 + sum(map(len, ends)), np.int64)
-    row = 1
-    for each in ends:
-        np.add(each, bounds[row - 1], out=bounds[row : row + len(each)])
-        row += len(each)
-    return bounds
-
-
-def _document_ends(path: Path) -> Bounds:
-    """The ends of a shard's documents, counted from its beginning."""
-    remedy = "build the artifact again with --force"
-    reader = open_shard(path)
-    parts, end = [np.zeros(0, np.int64)], 0
-    for number in range(reader.num_record_batches):
-        try:
-            column = reader.get_batch(number).column("tokens")
-            column.validate()
-            offsets: Bounds = column.offsets.to_numpy(zero_copy_only=True)  # over the memory map
-        except (OSError, KeyError, AttributeError, pa.ArrowException) as error:
-            raise ArtifactError(f"{path} cannot be read: {error}", remedy) from error
-        if column.null_count or (offsets[1:] < offsets[:-1]).any():
-            raise ArtifactError(f"{path}: the lists of tokens in record batch {number} are damaged", remedy)
-        parts.append(offsets[1:] + (end - offsets[0]))
-        end = int(parts[-1][-1]) if len(parts[-1]) else end
-    return np.concatenate(parts)
 
 
 def best_fit(bounds: Bounds, seq_len: int, seed: int, at_once: int) -> Iterator[Segments]:
@@ -186,6 +149,9 @@ def end_to_end(bounds: Bounds, seq_len: int, seed: int, at_once: int) -> Iterato
         written = write_end_to_end(bounds, seq_len, rows, order, state, room.ends, *room.columns)
         yield room.taken(rows, *written)
         left -= rows
+
+
+FILLS = {"bestfit": best_fit, "concat": end_to_end}
 
 
 class _Room:
@@ -220,8 +186,26 @@ class PackedSequences:
     positions: npt.NDArray[np.int32]
 
 
+class RowsOfSegments(Protocol):
+    """What an index is to `sequences`; artifacts.packing.PackingIndex is one."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def seq_len(self) -> int: ...
+
+    @property
+    def tokens(self) -> int:
+        """Of the split that it was made from."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, numbers: Iterable[int]) -> Iterator[PackedRow]: ...
+
+
 def sequences(
-    stream: TokenStream, index: PackingIndex, numbers: Iterable[int], pad_id: int, bos_id: int | None
+    stream: TokenStream, index: RowsOfSegments, numbers: Iterable[int], pad_id: int, bos_id: int | None
 ) -> PackedSequences:
     """The rows of these numbers, in the order asked for.
 
@@ -233,29 +217,48 @@ def sequences(
             f"{index.path} was made for {index.tokens} tokens, and the split has {len(stream)}",
             "build the artifact again with --force",
         )
-    rows = list(index.rows(numbers))
-    shape = (len(rows), index.seq_len)
-    made = PackedSequences(
-        input_ids=np.full(shape, pad_id, np.int64),
-        targets=np.full(shape, IGNORED, np.int64),
-        document_ids=np.full(shape, -1, np.int32),
-        positions=np.zeros(shape, np.int32),
-    )
-    for place, row in enumerate(rows):
-        _fill(made, place, stream, row)
+    rows, seq_len = list(index.rows(numbers)), index.seq_len
+    shape = (len(rows), seq_len)
+    if not rows:
+        ids, narrow = np.zeros(shape, np.int64), np.zeros(shape, np.int32)
+        return PackedSequences(ids, ids, narrow, narrow)
+    starts = np.concatenate([row.starts for row in rows])
+    lengths = np.concatenate([row.lengths for row in rows]).astype(np.int64)
+    continues = np.concatenate([row.continues for row in rows])
+    counts = np.array([len(row.starts) for row in rows])
+    places, document_ids, positions = _laid_out(counts, lengths, seq_len)
+    input_ids = np.full(shape, pad_id, np.int64)
+    stream.read_runs(starts, lengths, input_ids.reshape(-1), places)
+    targets = np.full(len(rows) * seq_len, IGNORED, np.int64)
+    targets[:-1] = input_ids.reshape(-1)[1:]
+    last = places + lengths - 1
+    targets[last] = IGNORED
+    following = np.flatnonzero(continues)
+    stream.read_runs((starts + lengths)[following], np.ones(len(following), np.int64), targets, last[following])
+    targets = targets.reshape(shape)
+    targets[document_ids < 0] = IGNORED
     if bos_id is not None:
-        made.targets[made.targets == bos_id] = IGNORED
-    return made
+        targets[targets == bos_id] = IGNORED
+    return PackedSequences(input_ids, targets, document_ids, positions)
 
 
-def _fill(made: PackedSequences, place: int, stream: TokenStream, row: PackedRow) -> None:
-    lengths = row.lengths.astype(np.int64)
-    ends = np.cumsum(lengths)
-    tokens = int(lengths.sum())
-    made.document_ids[place, :tokens] = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-    made.positions[place, :tokens] = np.arange(tokens) - np.repeat(ends - lengths, lengths)
-    segments = zip((ends - lengths).tolist(), row.starts.tolist(), row.lengths.tolist(), row.continues, strict=True)
-    for begin, start, length, continues in segments:
-        ids = stream.read(start, start + length + int(continues))
-        made.input_ids[place, begin : begin + length] = ids[:length]
-        made.targets[place, begin : begin + len(ids) - 1] = ids[1:]
+def _laid_out(
+    counts: Bounds, lengths: Bounds, seq_len: int
+) -> tuple[Bounds, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Where each segment begins among all places of the rows end to end, int64 [segments]; document_ids and positions,
+    int32 [rows, seq_len]. `counts` int64 [rows]: segments of each row."""
+    ends = np.cumsum(counts)
+    tokens = np.add.reduceat(lengths, ends - counts)
+    first_of_row = np.repeat(ends - counts, counts)
+    numbers = np.arange(len(lengths)) - first_of_row
+    # Padding is one more segment of its row: then the places of all are a plain running sum.
+    sizes = np.insert(lengths, ends, seq_len - tokens)
+    begins = np.cumsum(sizes) - sizes
+    is_padding = np.zeros(len(sizes), np.bool_)
+    is_padding[ends + np.arange(len(counts))] = True
+    names = np.insert(numbers, ends, -1).astype(np.int32)
+    shape = (len(counts), seq_len)
+    document_ids = np.repeat(names, sizes).reshape(shape)
+    positions = (np.arange(shape[0] * shape[1]) - np.repeat(begins, sizes)).astype(np.int32).reshape(shape)
+    positions[document_ids < 0] = 0
+    return begins[~is_padding], document_ids, positions

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from gptcli.spec import Spec, run_field
+from gptcli.training.schedule import factor
 
+# What a run may go on with otherwise than it began: none of it changes what was learnt so far.
+HARMLESS = frozenset(
+    {
+        "val_first",
+        "val_every",
+        "save_every",
+        "keep",
+        "keep_every",
+        "on_anomaly",
+        "spike_threshold",
+        "sample_tokens",
+    }
+)
 BUDGETS = ("steps", "epochs", "budget_tokens", "seconds")
 
 
@@ -40,7 +54,21 @@ class TrainingSpec(Spec):
     val_every: int = Field(100, ge=0, description="steps between validations; 0: at the end only")
     save_every: int = Field(100, ge=0, description="steps between checkpoints; 0: at the end only")
     keep: int = Field(2, ge=1, description="checkpoints kept besides the best: the latest so many")
-    threads: int = run_field(0, "CPU threads; 0: OMP_NUM_THREADS, or one a core", ge=0)
+    keep_every: int = Field(0, ge=0, description="steps between checkpoints that are kept for good; 0: none are")
+    on_anomaly: Literal["skip", "rollback", "stop"] = Field(
+        "skip", description="what to do about a loss or gradient that is not finite, or a spike of the loss"
+    )
+    spike_threshold: float = Field(
+        8.0, ge=0, description="standard deviations above the smoothed loss that make a spike; 0: none is looked for"
+    )
+    deterministic: bool = run_field(
+        False, "only CUDA kernels that give the same bits every time; slower. A CPU's always do"
+    )
+    threads: int = run_field(
+        0,
+        "CPU threads of a rank, with ranks=0 of the only one; 0: the cores shared among the ranks",
+        ge=0,
+    )
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
@@ -56,3 +84,32 @@ class TrainingSpec(Spec):
     def is_due(self, every: int, step: int) -> bool:
         """Whether something that happens every so many steps, and at the end, falls on this step."""
         return step == self.steps or (every > 0 and step % every == 0)
+
+    def saves_at(self, step: int) -> bool:
+        """Whether the schedule of checkpoints has one at this step."""
+        return self.is_due(self.save_every, step) or (self.keep_every > 0 and step % self.keep_every == 0)
+
+    @property
+    def checkpoints_at_once(self) -> int:
+        """How many may be on disk together: those kept, the best one, one being written, those kept for good."""
+        for_good = (self.steps or self.default_steps) // self.keep_every if self.keep_every else 0
+        return self.keep + 2 + for_good
+
+    def may_change(self, key: str, made: dict[str, Any], step: int) -> bool:
+        """Whether a run begun with the spec `made`, and stopped after so many steps, goes on with this one's `key`.
+
+        Another number of steps where every rate so far would have been the same: in the warmup and on the plateau.
+        """
+        if key != "steps":
+            return key in HARMLESS
+        before = type(self).model_validate(made)
+        counts = [0 if spec._has_other_budget() else spec.steps or spec.default_steps for spec in (before, self)]
+        if min(counts) < max(step, 1):
+            return False
+        return all(before._factor(counts[0], at) == self._factor(counts[1], at) for at in range(step))
+
+    def _has_other_budget(self) -> bool:
+        return any(getattr(self, name) for name in BUDGETS if name != "steps")
+
+    def _factor(self, steps: int, step: int) -> float:
+        return factor(self.schedule, step, steps, self.warmup_steps, self.cooldown)

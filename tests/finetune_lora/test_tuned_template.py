@@ -52,7 +52,7 @@ def test_an_adapter_carries_the_template_it_was_tuned_with(special: list[str], t
         module=module,
         lora=lora,
     )
-    tuning.write_model(tmp_path / "adapter")
+    tuning.snapshot()(tmp_path / "adapter")
     written = (tmp_path / "adapter" / "chat_template.jinja").read_text()
     assert written == chat_template(tokenizer) != THEIRS
     assert (tokenizer.directory / "chat_template.jinja").read_text() == THEIRS

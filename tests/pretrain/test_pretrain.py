@@ -44,6 +44,7 @@ def test_the_count_of_parameters_is_the_models(chain: Any) -> None:
         ({"architecture": "llama", "hidden_size": 33}, "hidden_size=33 is no multiple of num_heads=4"),
         ({"preset": "4m"}, "preset = '4m'"),
         ({"seed": 2**40}, "seed = "),
+        ({"packing": "bestfit", "seq_len": 8}, "packing=bestfit has rows of 16 to"),
     ],
 )
 def test_spec_errors_say_what_to_do(values: dict[str, Any], match: str) -> None:

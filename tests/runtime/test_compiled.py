@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -25,6 +26,29 @@ def total(array):
     found = 0
     for value in array:
         found += twice(value)
+    return found
+"""
+
+USED = """
+from gptcli.runtime.compiled import inlined
+
+
+@inlined
+def times(value):
+    return {factor} * value
+"""
+USER = """
+import numpy as np
+import used_by_a_test
+from gptcli.runtime.compiled import compiled
+from used_by_a_test import times
+
+
+@compiled(fastmath=frozenset({"contract"}), uses=(used_by_a_test.__file__,))
+def total(array):
+    found = 0
+    for value in array:
+        found += times(value)
     return found
 """
 
@@ -72,3 +96,18 @@ def test_without_a_folder_to_keep_code_in(module: ModuleType, monkeypatch: pytes
 
     monkeypatch.setattr(numba, "njit", refuse)
     assert compiled(module.total.py_func)(np.arange(4)) == 12
+
+
+def test_code_is_stale_when_a_file_it_uses_has_changed(tmp_path: Path) -> None:
+    (tmp_path / "used_by_a_test.py").write_text(USED.format(factor=2))
+    (tmp_path / "user_of_a_test.py").write_text(USER)
+    program = "import user_of_a_test as user; print(user.total(user.np.arange(4)))"
+    found = []
+    for factor in (2, 30):
+        (tmp_path / "used_by_a_test.py").write_text(USED.format(factor=factor))
+        place = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+        ran = subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": place}, capture_output=True, check=True
+        )
+        found.append(int(ran.stdout))
+    assert found == [12, 180]

@@ -104,6 +104,17 @@ def test_equal_logits_rank_by_id() -> None:
     assert nats.tolist() == pytest.approx([math.log(10)] * 3)
 
 
+def test_a_softcap_bounds_the_logits_that_are_scored() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, head = torch.randn(6, 4, generator=generator), torch.randn(10, 4, generator=generator)
+    targets = torch.arange(6)
+    capped = 0.5 * torch.tanh(hidden @ head.t() / 0.5)
+    nats, ranks = token_scores(hidden, head, targets, softcap=0.5)
+    assert torch.allclose(nats, torch.nn.functional.cross_entropy(capped, targets, reduction="none"), atol=1e-6)
+    best = (capped > capped.gather(1, targets[:, None])).sum(1)
+    assert torch.equal(ranks, best)
+
+
 def test_check_and_advance_are_called(model: Llama) -> None:
     done: list[int] = []
     calls = []

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from gptcli.models.config import LlamaConfig
 from gptcli.models.init import init_weights
 from gptcli.models.llama import Llama
-from gptcli.training.optimizer import Optimizers, Rates, kind_of, pretraining_optimizers
+from gptcli.models.naming import kind_of
+from gptcli.training.optimizer import Optimizers, Rates, pretraining_optimizers
 
 CONFIG = LlamaConfig(
     model_type="qwen3",
@@ -67,7 +68,7 @@ def test_rates_are_those_set_now_not_those_saved() -> None:
 
 def test_every_parameter_learns_and_each_kind_by_its_own_rate() -> None:
     model, optimizers = model_and_optimizers("muon")
-    kinds = {name: kind_of(name, parameter) for name, parameter in model.named_parameters()}
+    kinds = {name: kind_of(name, parameter.ndim) for name, parameter in model.named_parameters()}
     assert set(kinds.values()) == {"matrix", "embedding", "head", "gain"}
     rates = {
         id(parameter): group["lr"]

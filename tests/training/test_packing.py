@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from gptcli.artifacts.packing import PackingIndex, packing_path
 from gptcli.artifacts.schemas import TOKENS16_SCHEMA, TOKENS32_SCHEMA
 from gptcli.artifacts.shards import ShardWriter, shard_name
-from gptcli.artifacts.tokens import TokenStream
+from gptcli.artifacts.tokens import TokenStream, document_bounds
 from gptcli.errors import ArtifactError, SpecError
 from gptcli.spec import nest, parse_setting, resolve
 from gptcli.tokenize.spec import TokenizeSpec
 from gptcli.training import bestfit, loss, packing
 from gptcli.training.pack import Pack
-from gptcli.training.packing import IGNORED, best_fit, document_bounds, end_to_end, sequences, write_packing
+from gptcli.training.packing import IGNORED, best_fit, end_to_end, sequences, write_packing
 
 Row = list[tuple[int, int, bool]]  # start, length, continues
 FILLS = {"bestfit": best_fit, "concat": end_to_end}
