@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gptcli.training.adamw import Zeros
+
 # A quintic polynomial whose iteration drives every singular value into about .7 … 1.2 in five rounds.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
@@ -27,7 +29,7 @@ class Layout:
         return (tensor.t() if self.inputs_first else tensor).chunk(self.blocks)
 
 
-class Muon(torch.optim.Optimizer):
+class Muon:
     """For parameters of two dimensions. A step: B ← momentum·B + (1-momentum)·g; u = g + momentum·(B-g) (Nesterov);
     W ← (1 - lr·weight_decay)·W - lr·√max(1, out/in)·orthogonal(u), each matrix by itself.
 
@@ -45,21 +47,30 @@ class Muon(torch.optim.Optimizer):
         dtype: torch.dtype = torch.bfloat16,
         layouts: dict[Tensor, Layout] | None = None,
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self.param_groups: list[dict[str, Any]] = [
+            {"params": list(parameters), "lr": lr, "weight_decay": weight_decay, "momentum": momentum}
+        ]
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
         self._dtype, self._layouts = dtype, layouts or {}
 
+    def first_state(self, parameter: Tensor, zeros: Zeros) -> dict[str, Tensor]:
+        """The state before the first step."""
+        return {"momentum_buffer": zeros(parameter.shape)}
+
+    def cost(self, parameter: Tensor) -> float:
+        """Of an update, in products: each round has X·Xᵀ, its square, and its product with X."""
+        small, large = sorted(parameter.shape)
+        return float(ROUNDS * small * small * (2 * large + small))
+
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._learn(parameter, parameter.grad, group)
 
     def _learn(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        average = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
+        average = self.state[parameter]["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
         update = gradient.lerp(average, group["momentum"])
         layout = self._layouts.get(parameter, Layout())
         parameter.mul_(1 - group["lr"] * group["weight_decay"])

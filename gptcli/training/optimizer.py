@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from gptcli.errors import ArtifactError
 from gptcli.models.naming import blocks_of, inputs_first, kind_of
+from gptcli.training.adamw import AdamW, Zeros
 from gptcli.training.arena import Allocate
 from gptcli.training.muon import Layout, Muon
 
@@ -24,12 +25,32 @@ class Rates:
     gain: float
 
 
+class Rule(Protocol):
+    """How some parameters learn from their gradients: AdamW, Muon."""
+
+    param_groups: list[dict[str, Any]]  # "params", "lr" and what else the rule takes
+    state: dict[Tensor, dict[str, Tensor]]
+
+    def first_state(self, parameter: Tensor, zeros: Zeros) -> dict[str, Tensor]: ...
+    def cost(self, parameter: Tensor) -> float: ...
+    def step(self) -> None: ...
+
+
+def _zeros_beside(parameter: Tensor, allocate: Allocate | None) -> Zeros:
+    """Memory for a parameter's state: where `allocate` says, else where the parameter is."""
+
+    def zeros(shape: torch.Size) -> Tensor:
+        if allocate is None:
+            return torch.zeros(shape, dtype=torch.float32, device=parameter.device)
+        return allocate(shape.numel(), torch.float32).view(shape)
+
+    return zeros
+
+
 class Optimizers:
     """The optimizers of one model as one: rates follow a factor, state is keyed by parameter names."""
 
-    def __init__(
-        self, members: list[torch.optim.Optimizer], names: dict[Tensor, str], allocate: Allocate | None = None
-    ) -> None:
+    def __init__(self, members: list[Rule], names: dict[Tensor, str], allocate: Allocate | None = None) -> None:
         self.members = members
         self.named = {name: parameter for parameter, name in names.items()}
         self._names = names
@@ -37,12 +58,12 @@ class Optimizers:
         for member in members:
             for group in member.param_groups:
                 for parameter in group["params"]:
-                    member.state[parameter] = _first_state(member, parameter, allocate)
+                    member.state[parameter] = member.first_state(parameter, _zeros_beside(parameter, allocate))
 
     def shares(self, ranks: int) -> list[list[str]]:
         """The parameters each of `ranks` processes updates: about the same arithmetic for each, in a fixed order."""
         cost = {
-            self._names[parameter]: _update_cost(member, parameter)
+            self._names[parameter]: member.cost(parameter)
             for member in self.members
             for group in member.param_groups
             for parameter in group["params"]
@@ -77,8 +98,8 @@ class Optimizers:
             member.step()
 
     def zero_grad(self) -> None:
-        for member in self.members:
-            member.zero_grad(set_to_none=True)
+        for parameter in self._names:
+            parameter.grad = None
 
     def state(self) -> dict[str, Tensor]:
         """Every state tensor as `PARAMETER_NAME.STATE`."""
@@ -107,33 +128,6 @@ class Optimizers:
                 ours[name].copy_(value)
 
 
-def _first_state(member: torch.optim.Optimizer, parameter: Tensor, allocate: Allocate | None) -> dict[str, Tensor]:
-    """What the optimizer would make of a parameter at its first step, made now: where `allocate` says."""
-
-    def zeros() -> Tensor:
-        if allocate is None:
-            return torch.zeros_like(parameter, memory_format=torch.preserve_format)
-        return allocate(parameter.numel(), torch.float32).view(parameter.shape)
-
-    if isinstance(member, Muon):
-        return {"momentum_buffer": zeros()}
-    # A fused optimizer counts its steps on the device; any other keeps that count on the CPU.
-    device = parameter.device if member.defaults.get("fused") else torch.device("cpu")
-    step = torch.zeros((), dtype=torch.float32, device=device)
-    if allocate is not None:
-        step = allocate(1, torch.float32)[0]
-    return {"step": step, "exp_avg": zeros(), "exp_avg_sq": zeros()}
-
-
-def _update_cost(member: torch.optim.Optimizer, parameter: Tensor) -> float:
-    """About how many products the update of a parameter takes: for Muon five iterations of X·Xᵀ, its square and its
-    product with X; AdamW's is counted by the memory it moves, worth some hundred products a number."""
-    if isinstance(member, Muon):
-        small, large = sorted(parameter.shape)
-        return 5.0 * small * small * (2 * large + small)
-    return 100.0 * parameter.numel()
-
-
 def pretraining_optimizers(
     model: nn.Module,
     rule: str,
@@ -151,25 +145,18 @@ def pretraining_optimizers(
     for name, parameter in model.named_parameters():
         groups[kind_of(name, parameter.ndim)].append(parameter)
         names[parameter] = name
-    members: list[torch.optim.Optimizer] = []
+    members: list[Rule] = []
     adamw = {"embedding": rates.embedding, "head": rates.head, "gain": rates.gain}
     if rule == "muon":
         layouts = {each: Layout(inputs_first(names[each]), blocks_of(names[each])) for each in groups["matrix"]}
         members.append(Muon(groups["matrix"], lr=rates.matrix, weight_decay=weight_decay, dtype=dtype, layouts=layouts))
     else:
         adamw["matrix"] = rates.matrix
-    members.append(
-        torch.optim.AdamW(
-            [
-                {"params": groups[kind], "lr": lr, "weight_decay": weight_decay if kind == "matrix" else 0.0}
-                for kind, lr in adamw.items()
-                if groups[kind]
-            ],
-            betas=betas,
-            eps=1e-10,
-            fused=_has_fused(model.parameters()),
-        )
-    )
+    decays = {kind: weight_decay if kind == "matrix" else 0.0 for kind in adamw}
+    learning = [
+        {"params": groups[kind], "lr": lr, "weight_decay": decays[kind]} for kind, lr in adamw.items() if groups[kind]
+    ]
+    members.append(AdamW(learning, betas=betas, eps=1e-10))
     return Optimizers(members, names, allocate)
 
 
@@ -177,11 +164,5 @@ def adamw_optimizers(
     named: dict[str, nn.Parameter], lr: float, weight_decay: float, betas: tuple[float, float]
 ) -> Optimizers:
     """One AdamW over the given parameters (Loshchilov & Hutter 2019)."""
-    member = torch.optim.AdamW(
-        list(named.values()), lr=lr, weight_decay=weight_decay, betas=betas, fused=_has_fused(named.values())
-    )
+    member = AdamW([{"params": list(named.values()), "lr": lr, "weight_decay": weight_decay}], betas=betas)
     return Optimizers([member], {parameter: name for name, parameter in named.items()})
-
-
-def _has_fused(parameters: Iterable[Tensor]) -> bool:
-    return all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)

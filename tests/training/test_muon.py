@@ -28,6 +28,7 @@ def trained(weight: Tensor, gradients: list[Tensor], dtype: torch.dtype, layout:
     parameter = torch.nn.Parameter(weight.clone())
     layouts = {} if layout is None else {parameter: layout}
     muon = Muon([parameter], lr=LR, weight_decay=DECAY, momentum=MOMENTUM, dtype=dtype, layouts=layouts)
+    muon.state[parameter] = muon.first_state(parameter, torch.zeros)
     for gradient in gradients:
         parameter.grad = gradient.clone()
         muon.step()
