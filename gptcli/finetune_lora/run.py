@@ -48,13 +48,12 @@ def run(spec: FinetuneSpec, job: Job) -> Manifest:
     checkpoints.begin()
     steps = plan_steps(
         spec,
-        job.place,
+        job,
         samples=len(tuning.chats.train),
         sequences=spec.sequences,
         tokens_per_step=round(spec.sequences * tuning.data.mean_tokens),
         setup=setup,
         trial=lambda: Tuning(spec, job, setup),
-        stop=job.stop,
     )
     trainable = trainable_parameters(tuning.module)
     facts = {

@@ -9,6 +9,7 @@ import torch
 
 from gptcli.artifacts.locations import ModelRef, resolve_model
 from gptcli.artifacts.project import Project
+from gptcli.errors import ArtifactError
 from gptcli.inference.adapter_base import adapter_base
 from gptcli.models.family import CausalLM
 from gptcli.models.load import load_adapter, load_model
@@ -23,16 +24,24 @@ def open_model(
     """Open a run's checkpoint, an adapter on its base, a version or a directory, in evaluation mode.
 
     `dtype` is the base weights' (default: float32 on a CPU, elsewhere what the device is fast in); an adapter's
-    stay float32. Raises ArtifactError when something is missing, damaged or does not fit.
+    stay float32. Raises ArtifactError when something is missing, damaged or does not fit, a tokenizer with more ids
+    than the model among it.
     """
     found = resolve_model(project, ref)
     dtype = dtype or (torch.float32 if device.type == "cpu" else default_dtype(device))
     if found.kind != "adapter":
-        return load_model(found.directory, device=device, dtype=dtype), Tokenizer.load(found.directory), found
-    base = adapter_base(project, found.directory)
-    model = load_model(base, device=device, dtype=dtype)
-    load_adapter(model, found.directory)
-    return model, Tokenizer.load(_tokenizer_home(found.directory, base)), found
+        model, home = load_model(found.directory, device=device, dtype=dtype), found.directory
+    else:
+        base = adapter_base(project, found.directory)
+        model, home = load_model(base, device=device, dtype=dtype), _tokenizer_home(found.directory, base)
+        load_adapter(model, found.directory)
+    tokenizer = Tokenizer.load(home)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ArtifactError(
+            f"{ref}: the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}",
+            "give the model the tokenizer it was trained with",
+        )
+    return model, tokenizer, found
 
 
 def answers_chat(found: ModelRef, tokenizer: Tokenizer) -> bool:

@@ -8,6 +8,7 @@ final_logit_softcapping, bos_token_id, eos_token_id, eos_ids, pad_token_id, look
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -79,9 +80,15 @@ class LlamaConfig:
                 f"model config: hidden_size={self.hidden_size} is not a multiple of "
                 f"num_attention_heads={self.num_attention_heads}, which model type llama demands"
             )
-        if self.final_logit_softcapping < 0:
+        if not 0 <= self.rms_norm_eps < math.inf or not 0 < self.rope_theta < math.inf:
             raise ArtifactError(
-                f"model config: final_logit_softcapping is {self.final_logit_softcapping}, must not be negative"
+                f"model config: rms_norm_eps={self.rms_norm_eps} and rope_theta={self.rope_theta} must be finite, the "
+                "first not negative, the second above 0"
+            )
+        if not 0 <= self.final_logit_softcapping < math.inf:
+            raise ArtifactError(
+                f"model config: final_logit_softcapping is {self.final_logit_softcapping}, must be finite and not "
+                "negative"
             )
 
     @property
@@ -136,9 +143,10 @@ class LlamaConfig:
 
     @classmethod
     def _read(cls, raw: dict[str, Any], model_type: str) -> LlamaConfig:
-        heads = int(raw["num_attention_heads"])
+        heads, eps = int(raw["num_attention_heads"]), raw.get("rms_norm_eps")
         rope = table(raw, "rope_parameters")
-        head_dim = raw.get("head_dim") or (128 if model_type == "qwen3" else int(raw["hidden_size"]) // heads)
+        shared = int(raw["hidden_size"]) // heads if heads else 0  # no heads are refused below, by name
+        head_dim = raw.get("head_dim") or (128 if model_type == "qwen3" else shared)
         return cls(
             model_type=model_type,
             vocab_size=int(raw["vocab_size"]),
@@ -149,7 +157,7 @@ class LlamaConfig:
             num_key_value_heads=int(raw.get("num_key_value_heads") or _DEFAULT_KV_HEADS.get(model_type, heads)),
             head_dim=int(head_dim),
             max_position_embeddings=int(raw.get("max_position_embeddings") or _DEFAULT_MAX_POSITIONS[model_type]),
-            rms_norm_eps=float(raw.get("rms_norm_eps") or 1e-6),
+            rms_norm_eps=float(1e-6 if eps is None else eps),
             rope_theta=float(rope.get("rope_theta") or raw.get("rope_theta") or 10000.0),
             tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
             attention_bias=bool(raw.get("attention_bias", False)),

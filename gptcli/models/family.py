@@ -27,7 +27,7 @@ def read_config(directory: Path) -> ModelConfig:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing", "a model directory has config.json beside its weights") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} can't be read: {error}") from error
     if not isinstance(raw, dict):
         raise ArtifactError(f"{path} holds no JSON object")

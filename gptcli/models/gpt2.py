@@ -115,7 +115,7 @@ class Decoder(nn.Module):
         self.wpe = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.h = nn.ModuleList(Block(config, i, dropout) for i in range(config.num_hidden_layers))
         self.ln_f = LayerNorm(config.hidden_size, config.layer_norm_epsilon)
-        self.dropout = dropout
+        self.dropout, self.head_dim = dropout, config.head_dim
 
     def forward(
         self,
@@ -132,6 +132,8 @@ class Decoder(nn.Module):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if self.dropout:
             x = F.dropout(x, self.dropout, self.training)
+        if seen is not None:
+            seen.prepare(x, self.head_dim)
         for block in self.h:
             if checkpointed:
                 x = checkpoint(block, x, positions, None, seen, use_reentrant=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,9 +71,14 @@ class Gpt2Config:
             raise ArtifactError(
                 f"activation {self.activation_function!r} is not supported for gpt2", f"supported: {', '.join(GELUS)}"
             )
-        if self.final_logit_softcapping < 0:
+        if not 0 <= self.layer_norm_epsilon < math.inf:
             raise ArtifactError(
-                f"model config: final_logit_softcapping is {self.final_logit_softcapping}, must not be negative"
+                f"model config: layer_norm_epsilon is {self.layer_norm_epsilon}, must be finite and not negative"
+            )
+        if not 0 <= self.final_logit_softcapping < math.inf:
+            raise ArtifactError(
+                f"model config: final_logit_softcapping is {self.final_logit_softcapping}, must be finite and not "
+                "negative"
             )
 
     @property
@@ -144,13 +150,14 @@ class Gpt2Config:
 
     @classmethod
     def _read(cls, raw: dict[str, Any], sizes: dict[str, int]) -> Gpt2Config:
+        eps = raw.get("layer_norm_epsilon")
         assumed = _END_OF_TEXT if sizes["vocab_size"] > _END_OF_TEXT else None
         filled = {"bos_token_id": assumed, "eos_token_id": assumed, **raw}
         return cls(
             **sizes,
             n_inner=None if raw.get("n_inner") is None else int(raw["n_inner"]),
             activation_function=str(raw.get("activation_function") or "gelu_new"),
-            layer_norm_epsilon=float(raw.get("layer_norm_epsilon") or 1e-5),
+            layer_norm_epsilon=float(1e-5 if eps is None else eps),
             tie_word_embeddings=bool(raw.get("tie_word_embeddings", True)),
             bos_token_id=next(iter(token_ids(filled, "bos_token_id")), None),
             eos_token_id=one_or_more(filled, "eos_token_id"),

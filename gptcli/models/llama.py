@@ -226,7 +226,10 @@ class Decoder(nn.Module):
         if self.dropout:
             x = F.dropout(x, self.dropout, self.training)
         phases = self.rotary(input_ids.shape[1], positions)
-        context = Context(phases, None if starts is None else Starts(starts), positions, cache)
+        seen = None if starts is None else Starts(starts)
+        if seen is not None:
+            seen.prepare(x, self.rotary.head_dim)
+        context = Context(phases, seen, positions, cache)
         for block in self.layers:
             x = checkpoint(block, x, context, use_reentrant=False) if checkpointed else block(x, context)
         out: Tensor = self.norm(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from gptcli.artifacts.manifest import Manifest, verify_files
 from gptcli.artifacts.tokens import TokenStream
-from gptcli.errors import ArtifactError
+from gptcli.console import human_bytes
+from gptcli.errors import ArtifactError, ResourceError
 from gptcli.inference.generate import generate
 from gptcli.inference.sampling import Sampling
 from gptcli.job import Job
@@ -21,7 +23,7 @@ from gptcli.models.load import load_model, save_model
 from gptcli.models.weights import read_tensors, write_tensors
 from gptcli.pretrain.rates import peak_rates
 from gptcli.pretrain.reference import reference_for
-from gptcli.pretrain.spec import PretrainSpec, tokens_manifest
+from gptcli.pretrain.spec import PretrainSpec, disk_needed, tokens_manifest
 from gptcli.pretrain.start import starting_model
 from gptcli.scoring.language_modelling import TokenScore, bits_per_byte, score_stream
 from gptcli.tokenizer import Tokenizer
@@ -67,14 +69,14 @@ def run(spec: PretrainSpec, job: Job) -> Manifest:
     checkpoints.begin()
     steps = plan_steps(
         spec,
-        job.place,
+        job,
         samples=pretraining.data.count,
         sequences=spec.sequences,
         tokens_per_step=spec.global_batch_tokens,
         setup=setup,
         trial=lambda: Pretraining(spec, job, setup, tokens),
-        stop=job.stop,
     )
+    _require_disk(spec.with_steps(steps), job)
     parameters = sum(parameter.numel() for parameter in pretraining.module.parameters())
     facts = {"parameters": parameters, "epochs": steps * spec.sequences / pretraining.data.count}
     reference = reference_for(spec, job.project)
@@ -89,6 +91,17 @@ def _require_same_tokens(spec: PretrainSpec, job: Job) -> Manifest:
     if manifest.content_sha256 != job.inputs.entries[0].content_sha256:
         raise ArtifactError(f"tokens/{spec.tokens} was replaced just now", "run the same command again")
     return manifest
+
+
+def _require_disk(spec: PretrainSpec, job: Job) -> None:
+    """ResourceError unless the checkpoints fit that so many steps keep for good: another budget told of no steps."""
+    need, free = disk_needed(spec, job.project, job.inputs), shutil.disk_usage(job.project.root).free
+    if spec.keep_every and need > free:
+        raise ResourceError(
+            f"the checkpoints of {spec.steps:,} steps need about {human_bytes(need)} of disk, {human_bytes(free)} are "
+            "free",
+            "a larger keep_every keeps fewer",
+        )
 
 
 def _require_sound_tokens(spec: PretrainSpec, job: Job, tokens: Path) -> None:
@@ -113,6 +126,7 @@ class Pretraining:
         self.module = starting_model(spec, job, self.tokenizer).to(setup.device)
         self.arena = Arena(self.module, setup.ranks, setup.allocate)
         self.replica = Replica(self.arena, setup.dtype, setup.allocate)
+        self.replica.module.checkpoint_activations = spec.checkpoint_activations
         self.hidden: Callable[..., Tensor] = self.replica.module.hidden
         self.average = Average(self.arena, spec.ema, setup.allocate) if spec.ema else None
         self.optimizers = pretraining_optimizers(
@@ -151,7 +165,6 @@ class Pretraining:
     def begin(self, rank: int) -> None:
         self.replica.collect(rank)
         self.replica.module.train()
-        self.replica.module.checkpoint_activations = self.spec.checkpoint_activations
         if self.setup.compiled:
             self.hidden = torch.compile(self.hidden, dynamic=False)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from gptcli.errors import StoppedError
 from gptcli.job import Job
 from gptcli.runtime.interruption import cut_short_by
 from gptcli.training.anomaly import Watch
-from gptcli.training.attempt import gradients
+from gptcli.training.attempt import gradients, with_less_memory
 from gptcli.training.checkpoints import Checkpoints, load_state
 from gptcli.training.curve import draw
 from gptcli.training.display import Display
@@ -72,7 +73,7 @@ def _go(run: Run, check: Callable[[Steps], None] | None) -> None:
     try:
         if not run.step and check is not None:
             with cut_short_by(run.job.stop):
-                check(run.steps)
+                with_less_memory(partial(check, run.steps), run.setup, run.display.warn)
         if run.step or run.spec.val_first:  # a kill between a checkpoint and its validation leaves it to do
             _look(run)
         rescue = Rescue(run)

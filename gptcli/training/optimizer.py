@@ -146,12 +146,11 @@ def pretraining_optimizers(
         groups[kind_of(name, parameter.ndim)].append(parameter)
         names[parameter] = name
     members: list[Rule] = []
-    adamw = {"embedding": rates.embedding, "head": rates.head, "gain": rates.gain}
+    adamw = {"matrix": rates.matrix, "embedding": rates.embedding, "head": rates.head, "gain": rates.gain}
     if rule == "muon":
+        del adamw["matrix"]
         layouts = {each: Layout(inputs_first(names[each]), blocks_of(names[each])) for each in groups["matrix"]}
         members.append(Muon(groups["matrix"], lr=rates.matrix, weight_decay=weight_decay, dtype=dtype, layouts=layouts))
-    else:
-        adamw["matrix"] = rates.matrix
     decays = {kind: weight_decay if kind == "matrix" else 0.0 for kind in adamw}
     learning = [
         {"params": groups[kind], "lr": lr, "weight_decay": decays[kind]} for kind, lr in adamw.items() if groups[kind]

@@ -29,8 +29,8 @@ def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             made[key] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
             made[key].copy_(tensor.detach(), non_blocking=pinned)
         out[name] = made[key]
-    if any(tensor.device.type == "cuda" for tensor in tensors.values()):
-        torch.cuda.synchronize()
+    for device in {tensor.device for tensor in tensors.values() if tensor.is_cuda}:
+        torch.cuda.synchronize(device)
     return out
 
 

@@ -69,7 +69,10 @@ class Setup:
             raise SpecError(f"ranks={ranks}: {alone}, so one process computes", "leave ranks out")
         if not ranks:
             ranks = 1 if alone or spec.threads else min(cores, sequences, MOST_RANKS)
-        threads = spec.threads or max(1, cores // ranks)
+        if ranks > 1 and spec.threads > 1:
+            raise SpecError(f"threads={spec.threads}: each of several ranks computes with one thread", "leave it out")
+        # A forked process can't use the threads that the one before it had.
+        threads = 1 if ranks > 1 else spec.threads or cores
         if spec.micro_batch_size == "auto":
             at_once = _even_share(sequences, ranks, max(1, tokens_at_once(device, threads) // spec.seq_len))
         else:

@@ -66,7 +66,7 @@ class TrainingSpec(Spec):
     )
     threads: int = run_field(
         0,
-        "CPU threads of a rank, with ranks=0 of the only one; 0: the cores shared among the ranks",
+        "CPU threads of the one process that then computes; 0: one for each rank",
         ge=0,
     )
 
@@ -102,7 +102,10 @@ class TrainingSpec(Spec):
         """
         if key != "steps":
             return key in HARMLESS
-        before = type(self).model_validate(made)
+        try:
+            before = type(self).model_validate(made)
+        except ValueError:  # another stage's spec, or another version's
+            return False
         counts = [0 if spec._has_other_budget() else spec.steps or spec.default_steps for spec in (before, self)]
         if min(counts) < max(step, 1):
             return False

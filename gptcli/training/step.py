@@ -138,7 +138,9 @@ class Steps:
             return self.trainee.validate(self._all("measure"))
 
     def close(self) -> None:
+        """End the other ranks, and let go of what the steps were taken with."""
         self._ranks.close()
+        gc.unfreeze()
 
     def _all(self, order: str, *arguments: Any) -> list[Any]:
         self._stopping.zero_()

@@ -277,7 +277,7 @@ def table(shape: str, figures: dict[str, dict[str, Any]]) -> None:
     """A row an entrant, then how many times as fast ours are."""
     ours = [name for name in figures if name.startswith("gptcli/")]
     peers = [name for name in figures if name not in ours]
-    print(f"\n{shape:26} tokens/s  CPU-s/step    MB  first step (cold)  of bf16 peak  " + "  ".join(ours))
+    print(f"\n{shape:26} tokens/s  CPU-s/step    MB  first step (1st)   of bf16 peak  " + "  ".join(ours))
     for name in [*ours, *peers]:
         row = figures[name]
         ratios = [figures[own]["tokens_per_second"] / row["tokens_per_second"] for own in ours if name in peers]

@@ -10,7 +10,8 @@ from gptcli.artifacts.build import Build
 from gptcli.artifacts.manifest import Inputs
 from gptcli.errors import ArtifactError, ResourceError
 from gptcli.models import load, weights
-from gptcli.models.config import LlamaConfig
+from gptcli.models.config import Gpt2Config, LlamaConfig
+from gptcli.models.family import config_from_hf
 from gptcli.models.init import init_weights
 from gptcli.models.llama import Llama
 from gptcli.models.load import load_adapter, load_model, save_adapter, save_model, stored_dtype
@@ -98,9 +99,44 @@ def test_broken_directories_are_refused_in_one_sentence(directory):
     (directory / "config.json").write_text("[1]")
     with pytest.raises(ArtifactError, match="no JSON object"):
         load_model(directory)
+    (directory / "config.json").write_text("[" * 200_000)
+    with pytest.raises(ArtifactError, match=r"config\.json can't be read"):
+        load_model(directory)
     (directory / "config.json").unlink()
     with pytest.raises(ArtifactError, match="is missing"):
         load_model(directory)
+
+
+SHAPES = [CONFIG, Gpt2Config(50, 32, 16, 1, 4)]
+
+
+@pytest.mark.parametrize("config", SHAPES, ids=lambda config: config.model_type)
+def test_an_epsilon_of_zero_is_no_absent_one(config):
+    key = "layer_norm_epsilon" if config.model_type == "gpt2" else "rms_norm_eps"
+    read = [getattr(config_from_hf({**config.to_hf(), key: value}), key) for value in (0, 0.5, None)]
+    assert read == [0.0, 0.5, 1e-5 if config.model_type == "gpt2" else 1e-6]
+
+
+@pytest.mark.parametrize("config", SHAPES, ids=lambda config: config.model_type)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0], ids=str)
+@pytest.mark.parametrize("key", ["final_logit_softcapping", "epsilon"])
+def test_numbers_without_bound_are_refused(config, key, value):
+    if key == "epsilon":
+        key = "layer_norm_epsilon" if config.model_type == "gpt2" else "rms_norm_eps"
+    with pytest.raises(ArtifactError, match=key):
+        config_from_hf({**config.to_hf(), key: value})
+
+
+@pytest.mark.parametrize("theta", [float("nan"), float("inf"), -1.0], ids=str)
+def test_a_rotation_without_a_base_is_refused(theta):
+    with pytest.raises(ArtifactError, match="rope_theta"):
+        config_from_hf({**CONFIG.to_hf(), "rope_parameters": None, "rope_theta": theta})
+
+
+def test_no_heads_are_refused_by_name():
+    raw = {**CONFIG.to_hf(), "model_type": "llama", "num_attention_heads": 0, "head_dim": None}
+    with pytest.raises(ArtifactError, match="num_attention_heads is 0, must be at least 1"):
+        config_from_hf(raw)
 
 
 def test_one_flipped_byte_is_found_where_there_is_a_manifest(model, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gptcli.errors import ResourceError, SpecError
-from gptcli.runtime.ranks import Ranks, can_fork, shared_tensor
+from gptcli.runtime.ranks import Ranks, apart, can_fork, shared_tensor
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="this system does not fork safely")
 
@@ -94,3 +94,26 @@ def _ended(pid: int) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def test_work_apart_answers_or_raises_what_it_raised() -> None:
+    assert apart(lambda: 7) == 7
+
+    def fail() -> None:
+        raise SpecError("no such thing", "try another")
+
+    with pytest.raises(SpecError, match="no such thing"):
+        apart(fail)
+    with pytest.raises(ResourceError, match="died"):
+        apart(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def test_work_apart_may_have_ranks_of_its_own() -> None:
+    def team() -> list[int]:
+        ranks = Ranks(2, {"rank": lambda rank: rank})
+        try:
+            return ranks.all("rank")
+        finally:
+            ranks.close()
+
+    assert apart(team) == [0, 1]

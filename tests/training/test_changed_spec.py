@@ -52,3 +52,7 @@ def test_only_what_has_not_ended_goes_on(tmp_path: Any) -> None:
     started = Standing(None, before.content(), ())
     assert goes_on_with(started, after, tmp_path) == ["save_every", "keep"]
     assert goes_on_with(Standing(None, None, ()), after, tmp_path) == []
+
+
+def test_another_stages_spec_is_no_change_of_this_one() -> None:
+    assert not PretrainSpec(steps=5).may_change("steps", {"chats": ["a.jsonl"], "steps": 9}, 3)

@@ -19,6 +19,7 @@ EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight")
 _DERIVED = ("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
 _MOST_POSITIONS = 1 << 22  # four times the longest context known; a table of phases has a row for each
+_WIDEST_HEAD = 1 << 14  # sixty times the widest known; a column of the table of phases for every second
 _SHOWN = 5
 
 
@@ -56,6 +57,10 @@ def expected_shapes(config: ModelConfig, where: str) -> dict[str, tuple[int, ...
         raise ArtifactError(
             f"{where}: max_position_embeddings={config.max_position_embeddings} is more than any model has",
             "fetch its config again from its source",
+        )
+    if isinstance(config, LlamaConfig) and config.head_dim > _WIDEST_HEAD:
+        raise ArtifactError(
+            f"{where}: head_dim={config.head_dim} is more than any model has", "fetch its config again from its source"
         )
     if isinstance(config, LlamaConfig):  # whose tensors don't depend on it, while its table of phases costs memory
         config = dataclasses.replace(config, max_position_embeddings=1)

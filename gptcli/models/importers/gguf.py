@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,12 +14,13 @@ from gptcli.models.config import LlamaConfig
 from gptcli.models.family import ModelConfig, config_from_hf
 from gptcli.models.importers.fitting import fit
 from gptcli.models.importers.foreign import ForeignModel, StoredTensor
-from gptcli.models.importers.gguf_file import MAGIC, READABLE, GgufFile, read_gguf
+from gptcli.models.importers.gguf_file import MAGIC, READABLE, GgufFile, damage_told, read_gguf
 from gptcli.models.importers.gguf_vocabulary import vocabulary_of
 from gptcli.models.importers.rotary_layout import to_halves
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gpt2")
 _HINT = "convert the original weights, or name another file"
+_Number = TypeVar("_Number", int, float)
 _LLAMA = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
@@ -63,6 +64,10 @@ class Gguf:
             return file.read(4) == MAGIC or path.suffix == ".gguf"
 
     def open(self, path: Path) -> ForeignModel:
+        with damage_told(path):
+            return self._open(path)
+
+    def _open(self, path: Path) -> ForeignModel:
         file = read_gguf(path)
         config = _config(file)
         stored = _stored(file, config)
@@ -79,7 +84,7 @@ class Gguf:
 
 
 def _config(file: GgufFile) -> ModelConfig:
-    architecture = file.metadata.get("general.architecture")
+    architecture = file.text("general.architecture")
     if architecture not in ARCHITECTURES:
         raise ArtifactError(
             f"{file.path}: the architecture {str(architecture)[:80]!r} is not supported",
@@ -88,9 +93,8 @@ def _config(file: GgufFile) -> ModelConfig:
     _refuse_unsupported(file, architecture)
     raw = _gpt2_config(file) if architecture == "gpt2" else _llama_config(file, architecture)
     for role, key in (("bos", "bos_token_id"), ("eos", "eos_token_id"), ("pad", "padding_token_id")):
-        number = file.metadata.get(f"tokenizer.ggml.{key}")
-        known = isinstance(number, int) and not isinstance(number, bool) and 0 <= number < raw["vocab_size"]
-        raw[f"{role}_token_id"] = number if known else None
+        number = file.integer(f"tokenizer.ggml.{key}")
+        raw[f"{role}_token_id"] = number if number is not None and 0 <= number < raw["vocab_size"] else None
     try:
         return config_from_hf(raw)
     except ArtifactError as error:
@@ -98,27 +102,53 @@ def _config(file: GgufFile) -> ModelConfig:
 
 
 def _refuse_unsupported(file: GgufFile, architecture: str) -> None:
-    path, metadata = file.path, file.metadata
+    path = file.path
     if not file.tensors:
         raise ArtifactError(f"{path} holds a vocabulary and no weights", _HINT)
-    if metadata.get("split.count", 1) not in (0, 1):
+    if file.integer("split.count") not in (None, 0, 1):
         raise ArtifactError(f"{path} is one part of several", "join them first: llama-gguf-split --merge FIRST OUT")
-    scaling = metadata.get(f"{architecture}.rope.scaling.type", "none")
-    if scaling != "none" and metadata.get(f"{architecture}.rope.scaling.factor", 1.0) != 1.0:
-        raise ArtifactError(f"{path}: rope scaling of type {str(scaling)[:80]!r} is not supported", _HINT)
+    _refuse_scaled_positions(file, architecture)
     if "rope_freqs.weight" in file.tensors:
         raise ArtifactError(f"{path}: rope scaling by its own frequencies (rope_freqs) is not supported", _HINT)
-    if metadata.get(f"{architecture}.expert_count", 0):
+    if file.integer(f"{architecture}.expert_count"):
         raise ArtifactError(f"{path}: a mixture of experts is not supported", _HINT)
+    window, context = file.integer(f"{architecture}.attention.sliding_window"), _size(file, "context_length")
+    if window and window < context:
+        raise ArtifactError(
+            f"{path}: sliding-window attention (sliding_window={window} below context_length={context}) is not "
+            "supported",
+            _HINT,
+        )
+
+
+def _refuse_scaled_positions(file: GgufFile, architecture: str) -> None:
+    """llama.cpp scales by rope.scaling.factor, or by the older rope.scale_linear where that is absent; 0 is 1."""
+    scaling = file.text(f"{architecture}.rope.scaling.type") or "none"
+    factor = file.number(f"{architecture}.rope.scaling.factor")
+    if scaling != "none" and factor not in (None, 1.0):
+        raise ArtifactError(f"{file.path}: rope scaling of type {scaling[:80]!r} is not supported", _HINT)
+    linear = file.number(f"{architecture}.rope.scale_linear")
+    if linear not in (None, 0.0, 1.0):
+        raise ArtifactError(f"{file.path}: rope scaling (rope.scale_linear={linear}) is not supported", _HINT)
+
+
+def _size(file: GgufFile, key: str, default: int | None = None) -> int:
+    """A whole number of the metadata, under the architecture's name. Raises ArtifactError where it is none."""
+    key = f"{file.text('general.architecture')}.{key}"
+    value = file.integer(key)
+    return _there(file, key, default if value is None else value)
 
 
 def _number(file: GgufFile, key: str, default: float | None = None) -> float:
     """A number of the metadata, under the architecture's name. Raises ArtifactError where it is none."""
-    key = f"{file.metadata['general.architecture']}.{key}"
-    value = file.metadata.get(key, default)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        what = "is missing" if value is None else f"is {str(value)[:80]}, no number"
-        raise ArtifactError(f"{file.path}: {key} {what}", "fetch it again from its source")
+    key = f"{file.text('general.architecture')}.{key}"
+    value = file.number(key)
+    return _there(file, key, default if value is None else value)
+
+
+def _there(file: GgufFile, key: str, value: _Number | None) -> _Number:
+    if value is None:
+        raise ArtifactError(f"{file.path}: {key} is missing", "fetch it again from its source")
     return value
 
 
@@ -132,22 +162,22 @@ def _rows(file: GgufFile) -> int:
 
 
 def _llama_config(file: GgufFile, architecture: str) -> dict[str, Any]:
-    heads = _number(file, "attention.head_count")
-    width = _number(file, "embedding_length")
-    head_dim = _number(file, "attention.key_length", width // heads if heads else 0)
-    others = [_number(file, key, head_dim) for key in ("rope.dimension_count", "attention.value_length")]
+    heads = _size(file, "attention.head_count")
+    width = _size(file, "embedding_length")
+    head_dim = _size(file, "attention.key_length", width // heads if heads else 0)
+    others = [_size(file, key, head_dim) for key in ("rope.dimension_count", "attention.value_length")]
     if any(other != head_dim for other in others):
         raise ArtifactError(f"{file.path}: heads that are rotated in part are not supported", _HINT)
     return {
         "model_type": architecture,
         "vocab_size": _rows(file),
         "hidden_size": width,
-        "intermediate_size": _number(file, "feed_forward_length"),
-        "num_hidden_layers": _number(file, "block_count"),
+        "intermediate_size": _size(file, "feed_forward_length"),
+        "num_hidden_layers": _size(file, "block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": _number(file, "attention.head_count_kv", heads),
+        "num_key_value_heads": _size(file, "attention.head_count_kv", heads),
         "head_dim": head_dim,
-        "max_position_embeddings": _number(file, "context_length"),
+        "max_position_embeddings": _size(file, "context_length"),
         "rms_norm_eps": _number(file, "attention.layer_norm_rms_epsilon"),
         "rope_theta": _number(file, "rope.freq_base", 10000.0),
         "tie_word_embeddings": "output.weight" not in file.tensors,
@@ -160,11 +190,11 @@ def _gpt2_config(file: GgufFile) -> dict[str, Any]:
     return {
         "model_type": "gpt2",
         "vocab_size": _rows(file),
-        "n_positions": _number(file, "context_length"),
-        "n_embd": _number(file, "embedding_length"),
-        "n_layer": _number(file, "block_count"),
-        "n_head": _number(file, "attention.head_count"),
-        "n_inner": _number(file, "feed_forward_length"),
+        "n_positions": _size(file, "context_length"),
+        "n_embd": _size(file, "embedding_length"),
+        "n_layer": _size(file, "block_count"),
+        "n_head": _size(file, "attention.head_count"),
+        "n_inner": _size(file, "feed_forward_length"),
         "activation_function": "gelu_new",
         "layer_norm_epsilon": _number(file, "attention.layer_norm_epsilon"),
         "tie_word_embeddings": _is_tied(file),

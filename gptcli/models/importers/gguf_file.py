@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gptcli.errors import ArtifactError
@@ -78,6 +81,44 @@ class GgufFile:
     metadata: dict[str, Any]
     tensors: dict[str, TensorInfo]
 
+    def text(self, key: str) -> str | None:
+        """The string under a key, None where it is absent; ArtifactError for another type, as all of these raise."""
+        value = self.metadata.get(key)
+        return value if value is None or isinstance(value, str) else self._refuse(key, "no text")
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.metadata.get(key, default)
+        return value if isinstance(value, bool) else self._refuse(key, "no flag")
+
+    def integer(self, key: str) -> int | None:
+        """The whole number under a key, None where it is absent."""
+        value = self.metadata.get(key)
+        is_integer = isinstance(value, int) and not isinstance(value, bool)
+        return value if value is None or is_integer else self._refuse(key, "no whole number")
+
+    def number(self, key: str) -> float | None:
+        """The number under a key, whole or not, None where it is absent."""
+        value = self.metadata.get(key)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return value if value is None or is_number else self._refuse(key, "no number")
+
+    def numbers(self, key: str, *, whole: bool = False) -> NDArray[Any] | None:
+        """The array of numbers under a key, None where it is absent; `whole`: of integers alone."""
+        value = self.metadata.get(key)
+        is_array = isinstance(value, np.ndarray) and value.dtype.kind in ("iu" if whole else "iuf")
+        return value if value is None or is_array else self._refuse(key, f"no list of {'whole ' * whole}numbers")
+
+    def texts(self, key: str) -> list[str] | None:
+        """The list of strings under a key, None where it is absent."""
+        value = self.metadata.get(key)
+        is_list = isinstance(value, list) and all(isinstance(each, str) for each in value)
+        return value if value is None or is_list else self._refuse(key, "no list of texts")
+
+    def _refuse(self, key: str, what: str) -> NoReturn:
+        value = self.metadata[key]
+        shown = f"a list of {len(value):,}" if isinstance(value, list | np.ndarray) else repr(value)[:80]
+        raise ArtifactError(f"{self.path}: {key} is {shown}, {what}", _HINT)
+
     def read(self, name: str) -> Tensor:
         """A tensor's values; Q8_0 as float32, value by scale, which is exact."""
         info = self.tensors[name]
@@ -101,6 +142,16 @@ def read_gguf(path: Path) -> GgufFile:
             return _Reader(path, file, path.stat().st_size).whole()
     except OSError as error:
         raise ArtifactError(f"{path} can't be read: {error.strerror or error}", "check the path") from error
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """What only a value that nobody writes can cause becomes an ArtifactError: the file is at fault."""
+    try:
+        yield
+    except (TypeError, ValueError, ArithmeticError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ArtifactError(f"{path}: a value in it can't be meant: {reason[:200]}", _HINT) from error
 
 
 class _Reader:

@@ -67,13 +67,19 @@ class HuggingFaceDirectory:
 def stored_tensors(directory: Path) -> tuple[tuple[Path, ...], dict[str, StoredTensor]]:
     """The files of a directory's weights, an index with them, and the tensors as they are named there.
 
-    Raises ArtifactError for weights in another format, an index without its files, and a damaged file.
+    Raises ArtifactError for weights in another format, an index without its files, a damaged file, and a tensor that
+    two files have.
     """
     files = _weight_files(directory)
     tensors: dict[str, StoredTensor] = {}
     for path in files:
-        if path.suffix != ".json":
-            tensors.update(_safetensors(path) if path.suffix == ".safetensors" else torch_tensors(path))
+        if path.suffix == ".json":
+            continue
+        found = _safetensors(path) if path.suffix == ".safetensors" else torch_tensors(path)
+        twice = min(found.keys() & tensors.keys(), default=None)
+        if twice is not None:
+            raise ArtifactError(f"{path}: {twice[:80]!r} is in another file too", "fetch the weights again")
+        tensors.update(found)
     return files, tensors
 
 

@@ -18,6 +18,7 @@ _MODEL_TYPE, _VOCAB_SIZE, _BYTE_FALLBACK = 3, 4, 35  # of TrainerSpec
 _IDS, _NAMES = {"unk": 40, "bos": 41, "eos": 42, "pad": 43}, {"unk": 45, "bos": 46, "eos": 47, "pad": 48}
 _NAME, _CHARSMAP, _DUMMY_PREFIX, _FOLD_SPACES, _ESCAPE_SPACES = 1, 2, 3, 4, 5  # of NormalizerSpec
 _BPE = 2
+_LARGEST_SCORE = (2 - 2**-23) * 2.0**127  # the largest float32
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Vocabulary:
 def model_bytes(vocabulary: Vocabulary, where: str) -> bytes:
     """The serialized model; its special pieces become control pieces, which no text encodes to.
 
-    Raises ArtifactError, beginning with `where`, for pieces that are empty or there twice, and ids without a piece.
+    Raises ArtifactError, beginning with `where`, for pieces that are empty or there twice, scores that are no float32,
+    and ids without a piece.
     """
     roles = {"unk": vocabulary.unk_id, "bos": vocabulary.bos_id, "eos": vocabulary.eos_id, "pad": vocabulary.pad_id}
     pieces = list(vocabulary.pieces)
@@ -62,6 +64,8 @@ def model_bytes(vocabulary: Vocabulary, where: str) -> bytes:
         if first != number or not piece.text:
             what = f"pieces {first} and {number} are both {piece.text!r}" if piece.text else f"piece {number} is empty"
             raise ArtifactError(f"{where}: {what}", _HINT)
+        if not abs(piece.score) <= _LARGEST_SCORE:
+            raise ArtifactError(f"{where}: the score of piece {number} is {piece.score}, no float32", _HINT)
     trainer = _integer(_MODEL_TYPE, _BPE) + _integer(_VOCAB_SIZE, len(pieces))
     trainer += _integer(_BYTE_FALLBACK, any(piece.kind == BYTE for piece in pieces))
     for role, number in roles.items():

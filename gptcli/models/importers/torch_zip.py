@@ -47,9 +47,10 @@ def _require_stored(path: Path) -> None:
 
 
 def _stored(name: str, tensor: object, path: Path) -> StoredTensor:
-    # A tensor of stride 0 takes a few bytes in the file and any amount in memory.
-    if not isinstance(tensor, Tensor) or tensor.is_sparse or tensor.is_quantized or tensor.is_meta:
+    is_dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_nested
+    if not isinstance(tensor, Tensor) or not is_dense or tensor.is_quantized or tensor.is_meta:
         raise ArtifactError(f"{path}: {name[:80]!r} is no plain tensor", _HINT)
+    # A tensor of stride 0 takes a few bytes in the file and any amount in memory.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise ArtifactError(f"{path}: {name[:80]!r} has more elements than are stored", _HINT)
     kept: Tensor = tensor

@@ -32,6 +32,15 @@ class Starts:
         self._blocks: Any = None
         self._rows: npt.NDArray[np.int64] | None = None
 
+    def prepare(self, x: Tensor, head_dim: int) -> None:
+        """Make what attention of x [B,T,H] will want, now: a compiler does not trace what a recomputed layer would
+        leave behind."""
+        from gptcli.models.ops import flex
+
+        if native(x):
+            return
+        _ = self.blocks if flex.serves(x.device, head_dim) else self.mask
+
     @property
     def mask(self) -> Tensor:
         """[B,1,T,T], true where a query (row) sees a key (column)."""
@@ -70,7 +79,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, starts: Starts | None = No
     if q.is_cuda:
         from gptcli.models.ops import flex
 
-        if flex.serves(q):
+        if flex.serves(q.device, q.shape[3]):
             return flex.attend_blocks(q, k, v, starts.blocks)
     return attend(q, k, v, starts.mask)
 
@@ -139,6 +148,7 @@ class _Attention(torch.autograd.Function):
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         batch, heads, length, size = q.shape
         out, kept, scale = q.new_empty(batch, length, heads * size), [], np.float32(1 / math.sqrt(size))
+        learning = any(ctx.needs_input_grad)
         for rows, blocks in _groups(q, starts):
             keys, values = k[rows].flatten(0, 1), v[rows].flatten(0, 1)
             for block in blocks:
@@ -147,8 +157,9 @@ class _Attention(torch.autograd.Function):
                 mixed = torch.bmm(scores, values[:, block.keys])
                 place = _heads_inside(out[rows], heads, block.queries)
                 place.copy_(mixed.view(place.shape))
-                kept.append(scores)
-        if any(ctx.needs_input_grad):
+                if learning:
+                    kept.append(scores)
+        if learning:
             ctx.save_for_backward(q, k, v, *kept)
             ctx.starts = starts
         return out

@@ -15,9 +15,10 @@ def embedding(ids: Tensor, weight: Tensor) -> Tensor:
     """Rows […,H] of weight [V,H] for ids […] int64.
 
     PyTorch sums the gradients of a token's occurrences in the table's own type on a CPU, where bf16 stops growing
-    after a few hundred; the native form sums in fp32 and rounds once.
+    after a few hundred; here they are summed in fp32 and rounded once.
     """
-    if native(weight) and weight.requires_grad:
+    on_cpu = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
+    if on_cpu and weight.requires_grad and not torch.compiler.is_compiling():
         out: Tensor = _Embedding.apply(ids, weight)  # type: ignore[no-untyped-call]
         return out
     return F.embedding(ids, weight)
@@ -35,6 +36,10 @@ class _Embedding(torch.autograd.Function):
         from gptcli.models.ops import sums_loops
 
         (ids,) = ctx.saved_tensors
+        if not native(slopes[0]):
+            total = torch.zeros(ctx.shape, dtype=torch.float32)
+            total.index_add_(0, ids.reshape(-1), slopes[0].reshape(-1, ctx.shape[1]).float())
+            return None, total.to(slopes[0].dtype)
         out = slopes[0].new_empty(ctx.shape)
         sums_loops.sum_rows_by_id(ids.reshape(-1).contiguous().numpy(), rows(slopes[0].contiguous()), bits(out))
         return None, out

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 
-def serves(q: Tensor) -> bool:
-    """Whether its kernels are made for such queries [B,N,T,D]: on CUDA, D a power of two from 16 to 256."""
-    return q.is_cuda and q.shape[3] in (16, 32, 64, 128, 256)
+def serves(device: torch.device, head_dim: int) -> bool:
+    """Whether its kernels are made for such heads: on CUDA, head_dim a power of two from 16 to 256."""
+    return device.type == "cuda" and head_dim in (16, 32, 64, 128, 256)
 
 
 def block_mask(starts: Tensor) -> BlockMask:

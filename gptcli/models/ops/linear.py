@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+WORTH_JOINING = 256  # rows of x: below, a product costs less than a copy of its weights
+
 
 def fused_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor:
     """x·Wᵀ + b of every layer, side by side: x […,I], weights [Oᵢ,I], biases [Oᵢ] or None; returns […,ΣOᵢ].
@@ -27,7 +29,7 @@ def fused_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor |
         out: Tensor = _FusedLinear.apply(x, *weights)  # type: ignore[no-untyped-call]
         bias = _bias(x, biases)
         return out if bias is None else out + bias
-    if x.is_cuda:
+    if x.is_cuda and x.numel() // x.shape[-1] >= WORTH_JOINING:
         return F.linear(x, torch.cat(list(weights)), _bias(x, biases))
     return torch.cat([F.linear(x, weight, _bias(x, [bias])) for weight, bias in zip(weights, biases, strict=True)], -1)
 

@@ -19,7 +19,7 @@ from gptcli.models.importers.gguf_file import read_gguf
 from gptcli.tokenizer import Tokenizer
 
 F32, F16, Q4_K, Q8_0, BF16 = 0, 1, 12, 8, 30
-UINT8, UINT32, FLOAT, BOOL, STRING, ARRAY, UINT64 = 0, 4, 6, 7, 8, 9, 10
+UINT8, UINT32, INT32, FLOAT, BOOL, STRING, ARRAY, UINT64, DOUBLE = 0, 4, 5, 6, 7, 8, 9, 10, 12
 
 
 def text(value: str | bytes) -> bytes:
@@ -37,7 +37,8 @@ def value_bytes(kind: int, value: Any) -> bytes:
     if kind == ARRAY:
         inner, items = value
         return struct.pack("<IQ", inner, len(items)) + b"".join(value_bytes(inner, item) for item in items)
-    return struct.pack({UINT8: "<B", UINT32: "<I", FLOAT: "<f", BOOL: "<?", UINT64: "<Q"}[kind], value)
+    forms = {UINT8: "<B", UINT32: "<I", INT32: "<i", FLOAT: "<f", BOOL: "<?", UINT64: "<Q", DOUBLE: "<d"}
+    return struct.pack(forms[kind], value)
 
 
 def gguf(
@@ -277,3 +278,101 @@ def test_other_endianness_and_versions_are_told(tmp_path):
 def test_a_vocabulary_without_weights_is_no_model(data_dir):
     with pytest.raises(ArtifactError, match="no weights"):
         open_foreign(data_dir / "gguf-vocab-gpt2" / "ggml-vocab-gpt-2.gguf")
+
+
+def with_entries(changes: list[tuple[str, int, Any]]) -> bytes:
+    """A whole file, some of its metadata replaced or added."""
+    old = [each for each in llama_entries() if not any(each.startswith(text(key)) for key, _, _ in changes)]
+    return gguf([*old, *(entry(*change) for change in changes)], llama_tensors())
+
+
+LIST = (UINT32, [1, 2, 3])
+MISTYPED = {
+    "architecture": ("general.architecture", ARRAY, LIST),
+    "split": ("split.count", ARRAY, LIST),
+    "experts": ("llama.expert_count", ARRAY, LIST),
+    "scaling type": ("llama.rope.scaling.type", ARRAY, LIST),
+    "scaling factor": ("llama.rope.scaling.factor", STRING, "2"),
+    "scale linear": ("llama.rope.scale_linear", ARRAY, LIST),
+    "window": ("llama.attention.sliding_window", ARRAY, LIST),
+    "context": ("llama.context_length", FLOAT, 16.0),
+    "epsilon": ("llama.attention.layer_norm_rms_epsilon", ARRAY, LIST),
+    "eos": ("tokenizer.ggml.eos_token_id", STRING, "2"),
+    "model": ("tokenizer.ggml.model", ARRAY, LIST),
+    "hugging face": ("tokenizer.huggingface.json", UINT32, 1),
+    "tokens": ("tokenizer.ggml.tokens", ARRAY, LIST),
+    "types as a number": ("tokenizer.ggml.token_type", UINT32, 1),
+    "types as texts": ("tokenizer.ggml.token_type", ARRAY, (STRING, ["1"] * 262)),
+    "types as fractions": ("tokenizer.ggml.token_type", ARRAY, (FLOAT, [float("nan")] * 262)),
+    "scores as a number": ("tokenizer.ggml.scores", UINT32, 1),
+    "scores as texts": ("tokenizer.ggml.scores", ARRAY, (STRING, ["1"] * 262)),
+    "bos added": ("tokenizer.ggml.add_bos_token", ARRAY, LIST),
+    "space prefix": ("tokenizer.ggml.add_space_prefix", ARRAY, LIST),
+    "charsmap": ("tokenizer.ggml.precompiled_charsmap", ARRAY, (FLOAT, [1.0])),
+    "template": ("tokenizer.chat_template", ARRAY, LIST),
+}
+
+
+def open_whole(path: Path) -> None:
+    tokenizer = open_foreign(path).tokenizer
+    assert tokenizer is not None
+    tokenizer.write(path.parent / "tokenizer")
+
+
+@pytest.mark.parametrize("change", list(MISTYPED.values()), ids=list(MISTYPED))
+def test_metadata_of_another_type_is_named(change, tmp_path):
+    with pytest.raises(ArtifactError, match=rf"model\.gguf: {change[0]} is .*, no "):
+        open_whole(write(tmp_path, with_entries([change])))
+
+
+@pytest.mark.parametrize(("key", "value"), [("pre", (STRING, ["gpt-2"])), ("merges", LIST)], ids=["words", "merges"])
+def test_a_byte_level_vocabulary_of_another_type_is_named(key, value, tmp_path):
+    changes = [("tokenizer.ggml.model", STRING, "gpt2"), (f"tokenizer.ggml.{key}", ARRAY, value)]
+    with pytest.raises(ArtifactError, match=rf"tokenizer\.ggml\.{key} is a list"):
+        open_whole(write(tmp_path, with_entries(changes)))
+
+
+@pytest.mark.parametrize("score", [1e300, float("inf"), float("nan")], ids=str)
+def test_a_score_that_is_no_float32_is_refused(score, tmp_path):
+    scores = (DOUBLE, [0.0] * 261 + [score])
+    with pytest.raises(ArtifactError, match="the score of piece 261 is"):
+        open_whole(write(tmp_path, with_entries([("tokenizer.ggml.scores", ARRAY, scores)])))
+
+
+def test_whatever_a_value_does_the_file_is_at_fault(tmp_path, monkeypatch):
+    path = write(tmp_path, with_entries([]))
+    for error in (TypeError("no\nway"), ValueError(), OverflowError("far too large")):
+
+        def fail(*_: Any, error: Exception = error) -> Any:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr("gptcli.models.importers.gguf_vocabulary.model_bytes", fail)
+            with pytest.raises(ArtifactError, match=r"model\.gguf: a value in it can't be meant"):
+                open_whole(path)
+            patch.setattr("gptcli.models.importers.gguf.vocabulary_of", fail)
+            with pytest.raises(ArtifactError, match=r"model\.gguf: a value in it can't be meant"):
+                open_foreign(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("llama.rope.scale_linear", FLOAT, 4.0), "scale_linear=4"),
+        (("llama.rope.scale_linear", FLOAT, float("nan")), "scale_linear=nan"),
+        (("llama.attention.sliding_window", UINT32, 15), "sliding_window=15 below context_length=16"),
+        (("llama.attention.sliding_window", INT32, -1), "sliding_window=-1"),
+        (("llama.rope.scale_linear", FLOAT, 0.0), ""),
+        (("llama.rope.scale_linear", FLOAT, 1.0), ""),
+        (("llama.attention.sliding_window", UINT32, 0), ""),
+        (("llama.attention.sliding_window", UINT32, 16), ""),
+    ],
+    ids=["linear 4", "linear nan", "window 15", "window -1", "linear 0", "linear 1", "window 0", "window 16"],
+)
+def test_scaled_positions_and_short_windows_are_refused(change, words, tmp_path):
+    path = write(tmp_path, with_entries([change]))
+    if not words:
+        assert open_foreign(path).config.max_position_embeddings == 16
+        return
+    with pytest.raises(ArtifactError, match=words):
+        open_foreign(path)

@@ -118,21 +118,29 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+def compressed_rows() -> Tensor:
+    return torch.sparse_csr_tensor([0, 1, 2], [0, 1], [1.0, 1.0], (2, 2))
+
+
 def repeated(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**state, "model.norm.weight": torch.ones(1).expand(1 << 40)}
 
 
+@pytest.mark.filterwarnings("ignore:Sparse")
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (repeated, "more elements than are stored"),
         (lambda state: {**state, "model.norm.weight": 3}, "no plain tensor"),
+        (lambda state: {**state, "model.norm.weight": torch.eye(32).to_sparse()}, "no plain tensor"),
+        (lambda state: {**state, "model.norm.weight": compressed_rows()}, "no plain tensor"),
+        (lambda state: {**state, "model.norm.weight": torch.ones(32, device="meta")}, "no plain tensor"),
         (lambda state: [*state.values()], "no tensors by name"),
         (lambda state: {**state, "model.norm.weight": torch.ones(32, dtype=torch.int8)}, "holds int8"),
         (lambda state: {**state, "model.norm.weight": torch.ones(33)}, r"has shape \[33\], not \[32\]"),
         (lambda state: {name: state[name] for name in state if "layers.1" not in name}, "the weights have 1 layers"),
     ],
-    ids=["stride 0", "a number", "a list", "int8", "shape", "layers"],
+    ids=["stride 0", "a number", "sparse", "csr", "meta", "a list", "int8", "shape", "layers"],
 )
 def test_other_contents_of_a_bin_are_refused(change, words, tmp_path):
     config = config_of("llama")
@@ -172,6 +180,7 @@ def test_files_cut_short_anywhere_are_refused(suffix, tmp_path):
         ("vocab_size", 2**62),
         ("intermediate_size", 2**62),
         ("hidden_size", "wide"),
+        ("num_attention_heads", 0),
     ],
 )
 def test_a_config_of_impossible_sizes_is_refused_before_anything_is_made(key, value, tmp_path):
@@ -181,6 +190,28 @@ def test_a_config_of_impossible_sizes_is_refused_before_anything_is_made(key, va
     with pytest.raises(ArtifactError):
         open_foreign(directory)
     with pytest.raises(ArtifactError):
+        load_model(directory)
+
+
+def test_heads_wider_than_any_are_refused_before_their_table_is_made(tmp_path, monkeypatch):
+    directory = write_config(config_of("qwen3"), tmp_path / "model", head_dim=1 << 40)
+    save_file(random_state(config_of("qwen3")), directory / "model.safetensors")
+    monkeypatch.setattr("gptcli.models.importers.fitting.build_model", None)
+    with pytest.raises(ArtifactError, match="head_dim=1099511627776 is more than any model has"):
+        open_foreign(directory)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_tensor_in_two_files_is_named(kind, tmp_path):
+    config = config_of("llama")
+    state = random_state(config)
+    directory = write_config(config, tmp_path / "model")
+    write_sharded(state, directory, kind)
+    first, second = sorted(directory.glob(f"*-of-*.{kind}"))[:2]
+    both = {"model.norm.weight": torch.ones(32), "model.embed_tokens.weight": torch.ones(96, 32)}
+    for path in (first, second):
+        torch.save(both, path) if kind == "bin" else save_file(both, path)
+    with pytest.raises(ArtifactError, match=rf"{second.name}: 'model\.embed_tokens\.weight' is in another file too"):
         load_model(directory)
 
 

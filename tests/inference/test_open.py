@@ -1,0 +1,60 @@
+"""What a directory must have to be opened as a model that reads text."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import pytest
+import torch
+
+from gptcli.artifacts.project import Project
+from gptcli.errors import ArtifactError
+from gptcli.inference.open import open_model
+from gptcli.models.family import build_model, read_config
+from gptcli.models.init import init_weights
+from gptcli.models.load import save_adapter, save_model
+from gptcli.models.lora import LoraConfig, apply_lora
+
+CPU = torch.device("cpu")
+IDS = 512  # of the tokenizer
+
+
+def model_of(ids, data_dir, directory):
+    """A directory of a fresh model of so many ids, with the tokenizer of stories260K."""
+    config = dataclasses.replace(read_config(data_dir / "stories260K-hf"), vocab_size=ids)
+    model = build_model(config)
+    init_weights(model, torch.Generator().manual_seed(0))
+    directory.mkdir()
+    save_model(model.state_dict(), config, directory)
+    shutil.copy(data_dir / "stories260K-hf" / "tokenizer.model", directory)
+    return model
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project.open(tmp_path)
+
+
+@pytest.mark.parametrize("ids", [IDS - 1, IDS, IDS + 64])
+def test_a_tokenizer_of_more_ids_than_the_model_is_refused(ids, project, data_dir):
+    model_of(ids, data_dir, project.root / "model")
+    if ids >= IDS:
+        assert open_model(project, "./model", CPU)[1].vocab_size == IDS
+        return
+    with pytest.raises(ArtifactError, match=r"\./model: the tokenizer has 512 ids, the model 511"):
+        open_model(project, "./model", CPU)
+
+
+@pytest.mark.parametrize("ids", [IDS - 1, IDS])
+def test_an_adapter_is_held_against_its_base(ids, project, data_dir):
+    model, lora = model_of(ids, data_dir, project.root / "model"), LoraConfig(4)
+    apply_lora(model, lora, torch.Generator())
+    save_adapter(model, lora, "model", project.root / "adapter")
+    shutil.copy(data_dir / "stories260K-hf" / "tokenizer.model", project.root / "adapter")
+    if ids >= IDS:
+        _, tokenizer, found = open_model(project, "./adapter", CPU)
+        assert (tokenizer.vocab_size, found.kind) == (IDS, "adapter")
+        return
+    with pytest.raises(ArtifactError, match=r"\./adapter: the tokenizer has 512 ids, the model 511"):
+        open_model(project, "./adapter", CPU)
