@@ -11,7 +11,6 @@ import torch
 
 from gptcli.artifacts.locations import ModelRef
 from gptcli.artifacts.project import Project
-from gptcli.errors import ArtifactError
 from gptcli.inference.adapter_base import adapter_base
 from gptcli.inference.open import answers_chat, open_model
 from gptcli.models.family import CausalLM, ModelConfig
@@ -36,11 +35,6 @@ class Source:
     def open(project: Project, ref: str) -> Source:
         """Raises ArtifactError when the model is missing, damaged, or its vocabulary isn't its tokenizer's."""
         model, tokenizer, found = open_model(project, ref, torch.device("cpu"), torch.float32)
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise ArtifactError(
-                f"{ref}: the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}",
-                "give the model the tokenizer it was trained with",
-            )
         weights = adapter_base(project, found.directory) if found.kind == "adapter" else found.directory
         return Source(model, tokenizer, found, weights, answers_chat(found, tokenizer))
 

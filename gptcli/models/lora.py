@@ -129,45 +129,49 @@ def _token_ids(raw: Any) -> tuple[int, ...]:
     return lists[0]
 
 
-class LoraLinear(nn.Linear):
-    """A frozen linear layer plus its low-rank update; the factors are kept in fp32."""
+class _LowRank(nn.Module):
+    """What any adapted layer adds to its frozen matrix: scale · B·A, the factors kept in fp32."""
 
-    def __init__(self, base: nn.Linear, lora: LoraConfig) -> None:
-        super().__init__(base.in_features, base.out_features, bias=False, device="meta")
-        self.weight, self.bias = base.weight, base.bias
+    def _add_factors(self, base: nn.Linear | Conv1D, lora: LoraConfig) -> None:
         device = base.weight.device
         self.lora_A = nn.Linear(base.in_features, lora.rank, bias=False, device=device, dtype=torch.float32)
         self.lora_B = nn.Linear(lora.rank, base.out_features, bias=False, device=device, dtype=torch.float32)
         self.scale, self.dropout = lora.scale, lora.dropout
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _update(self, x: Tensor) -> Tensor:
         low = F.dropout(x, self.dropout, self.training) if self.dropout else x
         low = F.linear(low, self.lora_A.weight.to(x.dtype))
         low = F.linear(low, self.lora_B.weight.to(low.dtype))
-        return F.linear(x, self.weight, self.bias) + low * self.scale
+        return low * self.scale
+
+
+class LoraLinear(_LowRank, nn.Linear):
+    """A frozen linear layer plus its low-rank update; the factors are kept in fp32."""
+
+    def __init__(self, base: nn.Linear, lora: LoraConfig) -> None:
+        super().__init__(base.in_features, base.out_features, bias=False, device="meta")
+        self.weight, self.bias = base.weight, base.bias
+        self._add_factors(base, lora)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias) + self._update(x)
 
     def merged(self) -> Tensor:
         """W + scale · B·A in fp32, [out, in]."""
         return self.weight.float() + self.scale * (self.lora_B.weight.float() @ self.lora_A.weight.float())
 
 
-class LoraConv1D(Conv1D):
+class LoraConv1D(_LowRank, Conv1D):
     """The same for a matrix kept as [in, out]; the factors lie as they do beside a linear layer."""
 
     def __init__(self, base: Conv1D, lora: LoraConfig) -> None:
         with torch.device("meta"):
             super().__init__(base.in_features, base.out_features)
         self.weight, self.bias = base.weight, base.bias
-        device = base.weight.device
-        self.lora_A = nn.Linear(base.in_features, lora.rank, bias=False, device=device, dtype=torch.float32)
-        self.lora_B = nn.Linear(lora.rank, base.out_features, bias=False, device=device, dtype=torch.float32)
-        self.scale, self.dropout = lora.scale, lora.dropout
+        self._add_factors(base, lora)
 
     def forward(self, x: Tensor) -> Tensor:
-        low = F.dropout(x, self.dropout, self.training) if self.dropout else x
-        low = F.linear(low, self.lora_A.weight.to(x.dtype))
-        low = F.linear(low, self.lora_B.weight.to(low.dtype))
-        return super().forward(x) + low * self.scale
+        return super().forward(x) + self._update(x)
 
     def merged(self) -> Tensor:
         """W + scale · (B·A)ᵀ in fp32, [in, out]."""
