@@ -150,7 +150,11 @@ def test_stopped_while_it_compiles(pretraining: Pretraining, tmp_path: Path) -> 
 def test_two_processes_at_once(pretraining: Pretraining, tmp_path: Path) -> None:
     root = pretraining.copy(tmp_path / "project")
     first = pretraining.start(root, "one rank")
-    second = pretraining.gptcli(root, *pretraining.words("one rank"))
+    first.send_signal(signal.SIGSTOP)  # or it may be done before the second has started
+    try:
+        second = pretraining.gptcli(root, *pretraining.words("one rank"))
+    finally:
+        first.send_signal(signal.SIGCONT)
     second.failed(3, str(first.pid))
     assert first.wait(timeout=120) == 0
     first.communicate()
