@@ -57,12 +57,17 @@ class Standing:
 
 
 def execute(
-    stage: str, shared: Shared, words: dict[str, Any], name: str | None = None, defaults: dict[str, Any] | None = None
+    stage: str,
+    shared: Shared,
+    words: dict[str, Any],
+    name: str | None = None,
+    defaults: dict[str, Any] | None = None,
+    check: Callable[[Any, Project], None] | None = None,
 ) -> Report | None:
     """Run a stage as its command line asks; prints and returns its report (None for a dry run).
 
     `words`: the spec's keys that arguments and flags set (dotted keys allowed, None left out); `defaults`: values
-    that stand below the recipe's. Raises GptcliError of every kind.
+    that stand below the recipe's; `check`: may refuse the spec. Raises GptcliError of every kind.
     """
     if isinstance(shared, OnDevice):
         require_device_name(shared.device)
@@ -72,6 +77,8 @@ def execute(
     name = name or shared.name or module.DEFAULT_NAME
     place = project.place(module.FOLDER, name)
     spec, origins = resolve(module.SPEC, spec_layers(module, project, name, shared, words, defaults or {}))
+    if check is not None:
+        check(spec, project)
     progress = Silent() if shared.quiet else Progress()
     if shared.verbose and not shared.dry_run:
         for key, value in _flat(spec):

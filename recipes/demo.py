@@ -96,6 +96,10 @@ def figures(project: Path, reports: dict[str, dict[str, Any]]) -> list[tuple[str
         ("bits per byte, xz -9e, one stream", "xz_bits_per_byte_stream"),
     ):
         rows.append((label, f"{measured[key]:.3f}"))
+    for name, label in (("eval", "before"), ("eval chat", "after")):
+        if "package.acc" in reports[name]:
+            shown = f"{reports[name]['package.acc']:.1%} of {reports[name]['package.items']}"
+            rows.append((f"package of a docstring told right, {label} LoRA", shown))
     rows.append(
         ("chat validation loss before and after LoRA", f"{chat['val_loss_before']:.3f} → {chat['val_loss']:.3f}")
     )

@@ -291,6 +291,7 @@ def _lasting(path: Path, whole: bool) -> bytes:
         return path.read_bytes()
     manifest = json.loads(path.read_bytes())
     manifest["records"] = sorted(manifest["records"])
+    manifest.pop("manifest_sha256", None)  # the records are in it
     return json.dumps(manifest, sort_keys=True).encode()
 
 

@@ -27,7 +27,7 @@ FLOORS = (
     ("models", "tokenizer", "templates"),
     ("engines",),
     ("records", "artifacts", "job"),
-    ("runtime", "console", "progress", "spec"),
+    ("runtime", "console", "page", "progress", "spec"),
     ("errors", "options", "__init__"),
 )
 

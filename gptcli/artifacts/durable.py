@@ -113,6 +113,11 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def json_text(value: Any) -> str:
+    """Indented JSON with sorted keys and a closing newline; NaN refused."""
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON with sorted keys and a closing newline."""
-    write_text(path, json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write `json_text` of a value, atomically and durably."""
+    write_text(path, json_text(value))

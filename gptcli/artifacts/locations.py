@@ -12,6 +12,7 @@ from gptcli.artifacts.durable import canonical_json, sha256_file
 from gptcli.artifacts.manifest import Input, manifest_of
 from gptcli.artifacts.project import Project
 from gptcli.artifacts.rows import METRICS, read_rows
+from gptcli.artifacts.versions import is_version
 from gptcli.errors import ArtifactError
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -87,7 +88,8 @@ def _version(project: Project, ref: str) -> ModelRef:
     if not folder.is_dir():
         there = _names(project.root / "models") if (project.root / "models").is_dir() else "none"
         raise ArtifactError(f"there is no model {model} (models: {there})", "gptcli checkpoint tag RUN 1.0.0")
-    version = read_aliases(project, model).get(version, version)
+    if not is_version(version):  # whose own name asks no log
+        version = read_aliases(project, model).get(version, version)
     directory = folder / version
     if manifest_of(directory) is None:
         raise ArtifactError(f"{model} has no version {version} (versions: {_names(folder)})", "gptcli checkpoint list")

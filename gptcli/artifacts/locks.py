@@ -17,14 +17,17 @@ PATIENCE_SECONDS = 1.0  # whoever asks `is_held` holds the lock for a moment; wh
 
 
 @contextmanager
-def lock(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock at `path`; ArtifactError naming pid and host when another process keeps it for a second."""
+def lock(path: Path, what: str, patience: float = PATIENCE_SECONDS) -> Iterator[None]:
+    """Hold the lock at `path`; ArtifactError naming pid and host when another process keeps it for `patience` seconds.
+
+    A patience of more than the usual second is for work that takes moments, which others may be at too.
+    """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            _take(descriptor)
+            _take(descriptor, patience)
         except BlockingIOError as error:
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
             raise ArtifactError(
@@ -40,9 +43,9 @@ def lock(path: Path, what: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(descriptor: int) -> None:
-    """BlockingIOError when another process keeps the lock for PATIENCE_SECONDS."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def _take(descriptor: int, patience: float) -> None:
+    """BlockingIOError when another process keeps the lock for so many seconds."""
+    deadline = time.monotonic() + patience
     while True:
         try:
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

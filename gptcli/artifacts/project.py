@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gptcli.artifacts.locks import is_held, lock
+from gptcli.artifacts.locks import PATIENCE_SECONDS, is_held, lock
 from gptcli.errors import SpecError
 
 RECIPE = "recipe.toml"
@@ -111,9 +111,10 @@ class Project:
         """
         return Path(os.path.relpath(path.resolve(), self.root.resolve())).as_posix()
 
-    def lock(self, folder: str, name: str) -> AbstractContextManager[None]:
-        """The lock of one artifact; ArtifactError naming its holder when another process has it."""
-        return lock(self._lock_path(folder, name), f"{folder}/{name}")
+    def lock(self, folder: str, name: str, patience: float = PATIENCE_SECONDS) -> AbstractContextManager[None]:
+        """The lock of one artifact; ArtifactError naming its holder when another process keeps it for so many
+        seconds."""
+        return lock(self._lock_path(folder, name), f"{folder}/{name}", patience)
 
     def holder(self, folder: str, name: str) -> str | None:
         """Who is working on an artifact, or None."""

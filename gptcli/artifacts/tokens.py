@@ -3,7 +3,7 @@ documents begin in it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,16 @@ class TokenStream:
 
     `pieces`: views into the shards (uint16 or uint32), `starts`: the position of each piece's first token in the
     stream (one more entry for the end), `text_bytes`: UTF-8 bytes of all documents' stored text, `documents`: their
-    number.
+    number; `offsets` and `sizes`, where they are known: of each piece the list offsets of its documents (one more entry
+    for the end) and the bytes of each one's text, views into the shards too.
     """
 
     pieces: tuple[NDArray[np.unsignedinteger], ...]
     starts: NDArray[np.int64]
     text_bytes: int
     documents: int
+    offsets: tuple[Bounds, ...] = ()
+    sizes: tuple[NDArray[np.int64], ...] = ()
 
     @staticmethod
     def open(directory: Path, split: str, limit: int = 0) -> TokenStream:
@@ -44,22 +47,38 @@ class TokenStream:
                 f"{directory} has no {split} split",
                 f"give the corpus a {split} share (corpus --set {split}_share=0.05)",
             )
-        pieces, text_bytes, documents = [], 0, 0
+        pieces, offsets, sizes = [], [], []
         for batch in _first_rows(paths, limit):
-            pieces.append(batch.column("tokens").flatten().to_numpy(zero_copy_only=True))
-            text_bytes += int(batch.column("bytes").to_numpy(zero_copy_only=True).sum())
-            documents += batch.num_rows
+            column = batch.column("tokens")
+            pieces.append(column.flatten().to_numpy(zero_copy_only=True))
+            offsets.append(column.offsets.to_numpy(zero_copy_only=True))
+            sizes.append(batch.column("bytes").to_numpy(zero_copy_only=True))
         starts = np.zeros(len(pieces) + 1, np.int64)
         np.cumsum([len(piece) for piece in pieces], out=starts[1:])
-        return TokenStream(tuple(pieces), starts, text_bytes, documents)
+        text_bytes, documents = sum(int(each.sum()) for each in sizes), sum(map(len, sizes))
+        return TokenStream(tuple(pieces), starts, text_bytes, documents, tuple(offsets), tuple(sizes))
 
     @staticmethod
-    def of(ids: NDArray[np.unsignedinteger], text_bytes: int, documents: int = 1) -> TokenStream:
-        """A stream held in memory."""
-        return TokenStream((ids,), np.array([0, len(ids)], np.int64), text_bytes, documents)
+    def of_documents(ids: Sequence[NDArray[np.uint32]], sizes: Sequence[int]) -> TokenStream:
+        """Documents held in memory, each one's ids, and the UTF-8 bytes of its text."""
+        whole = np.concatenate([np.empty(0, np.uint32), *ids])
+        bounds = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+        place = np.array([0, len(whole)], np.int64)
+        return TokenStream((whole,), place, sum(sizes), len(ids), (bounds,), (np.array(sizes, np.int64),))
 
     def __len__(self) -> int:
         return int(self.starts[-1])
+
+    @property
+    def bounds(self) -> Bounds:
+        """Where the documents begin, int64 [documents + 1]; the last is the stream's end. They must be known."""
+        parts = [offsets[1:] - offsets[0] + start for offsets, start in zip(self.offsets, self.starts, strict=False)]
+        return np.concatenate([np.zeros(1, np.int64), *parts])
+
+    @property
+    def document_bytes(self) -> NDArray[np.int64]:
+        """UTF-8 bytes of each document's stored text, int64 [documents]. They must be known."""
+        return np.concatenate([np.zeros(0, np.int64), *self.sizes])
 
     def read(self, start: int, stop: int) -> NDArray[np.int64]:
         """The ids at positions start … stop-1 (cut at the stream's end), int64."""

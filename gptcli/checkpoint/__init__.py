@@ -1,1 +1,1 @@
-"""gptcli checkpoint: list, show, verify, import, tag, alias and prune models."""
+"""gptcli checkpoint: models as they stand, what is made of them, and versions of them."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from gptcli.checkpoint.versions.command import alias, log, promote, pull, push, rollback, tag
 from gptcli.options import Place, shared_options
 
 checkpoint = typer.Typer(
-    help="""List, show, verify, import, tag and prune models.
+    help="""List, show, verify, compare, combine, import and prune models; make, name and move versions of them.
 
     \b
     Example:
@@ -19,6 +20,14 @@ checkpoint = typer.Typer(
     rich_markup_mode=None,
 )
 Model = Annotated[str, typer.Argument(help="Run, RUN@best, RUN@1000, MODEL:1.2.0 or a directory.")]
+NewRun = Annotated[str, typer.Option("--name", help="The run to make of them.")]
+Again = Annotated[bool, typer.Option("--force", help="Make it again; the run that stands is kept as NAME.1.")]
+
+
+def _open_bar(label: str, total: float) -> Any:
+    from gptcli.progress import Progress
+
+    return Progress().bar(label, total, "bytes")
 
 
 @checkpoint.command("list")
@@ -32,13 +41,13 @@ def list_models(*, shared: Place) -> None:
     """
     from gptcli.artifacts.project import Project
     from gptcli.checkpoint import list as verb
-    from gptcli.console import print_columns, print_json
+    from gptcli.console import print_json
 
     found = verb.list_models(Project.open(shared.project, shared.recipe))
     if shared.as_json:
         print_json(found)
-    elif rows := verb.table(found):
-        print_columns(verb.HEADER, rows)
+    elif found["runs"] or found["models"]:
+        verb.print_models(found)
     else:
         print("no runs and no models yet: gptcli pretrain")
 
@@ -66,6 +75,10 @@ def verify(
     model: Annotated[str, typer.Argument(help="A model, or all: every artifact of the project.")] = "all",
     *,
     finite: Annotated[bool, typer.Option("--finite/--no-finite", help="Look for weights that are not finite.")] = True,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Also load every model, generate, and compare its cached and uncached logits."),
+    ] = False,
     shared: Place,
 ) -> None:
     """Check every file against its hash, and that all weights are finite; exit 3 when something is damaged.
@@ -73,7 +86,7 @@ def verify(
     \b
     Examples:
       gptcli checkpoint verify
-      gptcli checkpoint verify base@best
+      gptcli checkpoint verify base@best --deep
     """
     from gptcli.artifacts.project import Project
     from gptcli.checkpoint import verify as verb
@@ -82,7 +95,7 @@ def verify(
 
     project = Project.open(shared.project, shared.recipe)
     with Progress().bar("verifying", None, "bytes") as bar:
-        found = verb.verify(project, model, finite, bar.advance)
+        found = verb.verify(project, model, finite, bar.advance, deep)
     if shared.as_json:
         print_json({"artifacts": found, "damaged": sum(bool(entry["problems"]) for entry in found)})
     else:
@@ -119,62 +132,97 @@ def import_model(
     from gptcli.artifacts.project import Project
     from gptcli.checkpoint import importing as verb
     from gptcli.console import print_report
-    from gptcli.progress import Progress
 
     wish = verb.Wish(path, tokenizer, dtype)
-    project = Project.open(shared.project, shared.recipe)
-    report = verb.import_model(project, wish, name, force, lambda label, total: Progress().bar(label, total, "bytes"))
+    report = verb.import_model(Project.open(shared.project, shared.recipe), wish, name, force, _open_bar)
     print_report(report, shared.as_json)
 
 
-@checkpoint.command("tag")
+@checkpoint.command("diff")
 @shared_options(Place)
-def tag(
-    run: Annotated[str, typer.Argument(help="Run, RUN@best or RUN@1000.")],
-    version: Annotated[str, typer.Argument(help="Semantic version, for example 1.2.0.")],
+def diff(
+    one: Model,
+    other: Model,
     *,
-    model: Annotated[
-        str | None, typer.Option("--as", metavar="MODEL", help="Name (default: the project's).", show_default=False)
+    picture: Annotated[
+        str | None,
+        typer.Option("--picture", metavar="FILE.svg", help="Draw which layers moved, as SVG.", show_default=False),
     ] = None,
-    alias: Annotated[str | None, typer.Option(help="Let this alias point at it.", show_default=False)] = None,
-    with_trainer: Annotated[bool, typer.Option("--with-trainer", help="Take the optimizer's state along.")] = False,
     shared: Place,
 ) -> None:
-    """Make a version of a checkpoint: models/MODEL/VERSION, never overwritten.
+    """Show how two models differ: their configs, and by norm and cosine each tensor; which layers moved.
 
     \b
     Examples:
-      gptcli checkpoint tag base@best 1.2.0
-      gptcli checkpoint tag chat 0.1.0 --as my-chat --alias production
+      gptcli checkpoint diff base@100 base@1000
+      gptcli checkpoint diff base@100 base@1000 --picture moved.svg
     """
     from gptcli.artifacts.project import Project
-    from gptcli.checkpoint import tag as verb
+    from gptcli.checkpoint import diff as verb
     from gptcli.console import print_report
 
-    project = Project.open(shared.project, shared.recipe)
-    report = verb.tag(project, run, version, model=model, alias=alias, with_trainer=with_trainer)
+    report = verb.diff(Project.open(shared.project, shared.recipe), one, other, picture, _open_bar)
     print_report(report, shared.as_json)
 
 
-@checkpoint.command("alias")
+@checkpoint.command("average")
 @shared_options(Place)
-def alias(
-    version: Annotated[str, typer.Argument(help="MODEL:VERSION.")],
-    name: Annotated[str, typer.Argument(help="The alias, for example production.")],
+def average(
+    models: Annotated[list[str], typer.Argument(metavar="MODELS…", help="Two or more models of one shape.")],
     *,
+    name: NewRun,
+    method: Annotated[
+        str | None, typer.Option(help="uniform, ema, linear or spherical.", show_default="uniform")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="1,2,1: one a model, for uniform; divided by their sum.", show_default=False)
+    ] = None,
+    t: Annotated[
+        float | None, typer.Option(help="linear, spherical: 0 is the first, 1 the second.", show_default="0.5")
+    ] = None,
+    decay: Annotated[
+        float | None, typer.Option(help="ema: share of what came before at each model, 0 to 1.", show_default="0.9")
+    ] = None,
+    force: Again = False,
     shared: Place,
 ) -> None:
-    """Point an alias at a version; MODEL:ALIAS then names it everywhere.
+    """Make a run whose weights are an average of other models' weights.
+
+    \b
+    Examples:
+      gptcli checkpoint average base@800 base@900 base@1000 --name soup
+      gptcli checkpoint average base@900 base@1000 --method spherical --t 0.3 --name between
+    """
+    from gptcli.artifacts.project import Project
+    from gptcli.checkpoint import average as verb
+    from gptcli.console import print_report
+
+    wish = verb.Wish(method, weights, t, decay)
+    report = verb.average(Project.open(shared.project, shared.recipe), models, wish, name, force, _open_bar)
+    print_report(report, shared.as_json)
+
+
+@checkpoint.command("merge")
+@shared_options(Place)
+def merge(
+    adapter: Annotated[str, typer.Argument(help="A model that is an adapter.")],
+    *,
+    name: NewRun,
+    force: Again = False,
+    shared: Place,
+) -> None:
+    """Make a run of an adapter's base with the adapter in its weights.
 
     \b
     Example:
-      gptcli checkpoint alias my-gpt:1.2.0 production
+      gptcli checkpoint merge chat --name chat-merged
     """
     from gptcli.artifacts.project import Project
-    from gptcli.checkpoint import tag as verb
+    from gptcli.checkpoint import merge as verb
     from gptcli.console import print_report
 
-    print_report(verb.point_alias(Project.open(shared.project, shared.recipe), version, name), shared.as_json)
+    report = verb.merge(Project.open(shared.project, shared.recipe), adapter, name, force, _open_bar)
+    print_report(report, shared.as_json)
 
 
 @checkpoint.command("prune")
@@ -183,6 +231,7 @@ def prune(
     run: Annotated[str, typer.Argument(help="The run whose checkpoints go.")],
     *,
     keep: Annotated[int, typer.Option(min=1, help="Keep the latest so many.")],
+    keep_best: Annotated[int, typer.Option(min=1, help="Keep so many with the lowest validation loss.")] = 1,
     every: Annotated[int, typer.Option(min=0, help="Keep every multiple of so many steps; 0: none for that.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     shared: Place,
@@ -192,11 +241,20 @@ def prune(
     \b
     Examples:
       gptcli checkpoint prune base --keep 3 --dry-run
-      gptcli checkpoint prune base --keep 1 --every 1000
+      gptcli checkpoint prune base --keep 1 --keep-best 3 --every 1000
     """
     from gptcli.artifacts.project import Project
     from gptcli.checkpoint import prune as verb
     from gptcli.console import print_report
 
-    report = verb.prune(Project.open(shared.project, shared.recipe), run, keep, every, dry_run)
+    report = verb.prune(Project.open(shared.project, shared.recipe), run, verb.Rule(keep, keep_best, every), dry_run)
     print_report(report, shared.as_json)
+
+
+checkpoint.command("tag")(tag)
+checkpoint.command("alias")(alias)
+checkpoint.command("rollback")(rollback)
+checkpoint.command("promote")(promote)
+checkpoint.command("log")(log)
+checkpoint.command("push")(push)
+checkpoint.command("pull")(pull)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gptcli.artifacts.build import SPEC, Build, repair, set_aside, touch
-from gptcli.artifacts.durable import sha256_file, write_bytes, write_json
+from gptcli.artifacts.durable import PENDING, sha256_file, write_bytes, write_json
 from gptcli.artifacts.locations import ADAPTER_CONFIG
 from gptcli.artifacts.manifest import (
     MANIFEST,
@@ -98,9 +98,15 @@ def _standing(place: Path, force: bool) -> Manifest | None:
         if not force:
             raise
         return None
-    if found is None and place.exists() and not (place / SPEC).is_file() and any(place.iterdir()):
+    if found is None and not (place / SPEC).is_file() and holds_another_s(place):
         raise ArtifactError(f"{place} exists and is no run of gptcli's", "move it away, or choose another --name")
     return found
+
+
+def holds_another_s(place: Path) -> bool:
+    """Whether a folder without manifest and spec.json holds what no run has left: one cut short in writing its first
+    file leaves that file's unfinished name."""
+    return place.exists() and not all(path.name.endswith(PENDING) for path in place.iterdir())
 
 
 def _settled(place: Path, standing: Manifest | None, spec: dict[str, Any]) -> Manifest | None:
@@ -109,7 +115,8 @@ def _settled(place: Path, standing: Manifest | None, spec: dict[str, Any]) -> Ma
     if begun is None or (standing is None and begun.get("form")):
         return None  # an import that has not ended holds nothing that is lost by starting over
     if _content(begun) != _content(spec):
-        what = f"an import of {begun['path']}" if begun.get("form") else "a run that was trained"
+        made = f"made by checkpoint {begun['made']}" if begun.get("made") else "a run that was trained"
+        what = f"an import of {begun['path']}" if begun.get("form") else made
         changed = sorted(key for key in {*begun, *spec} - {*_PATHS} if begun.get(key) != spec.get(key))
         more = f" ({', '.join(changed)} differ)" if begun.get("form") else ""
         raise ArtifactError(
@@ -251,4 +258,4 @@ def _report(project: Project, name: str, place: Path, manifest: Manifest, is_new
     return Report(title, project.relative(place / CHECKPOINT), figures, rows)
 
 
-__all__ = ["CHECKPOINT", "MANIFEST", "Wish", "import_model"]
+__all__ = ["CHECKPOINT", "MANIFEST", "OpenBar", "Wish", "holds_another_s", "import_model"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,8 @@ from gptcli.artifacts.manifest import Manifest, manifest_of
 from gptcli.artifacts.project import Project
 from gptcli.artifacts.rows import METRICS, read_rows
 from gptcli.artifacts.usage import folders
-from gptcli.errors import ArtifactError, SpecError
-
-LATEST = "latest"  # the alias that follows the highest version by itself
-# Semantic Versioning 2.0.0: three numbers without leading zeros, then perhaps -pre.release and +build.
-_IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
-_VERSION = re.compile(rf"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-({_IDENTIFIERS}))?(?:\+{_IDENTIFIERS})?")
-_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
+from gptcli.artifacts.versions import version_order
+from gptcli.errors import ArtifactError
 
 
 @dataclass(frozen=True)
@@ -104,35 +98,3 @@ def find_versions(project: Project) -> list[Version]:
         for folder in folders(project.root / "models")
         for path in sorted(folders(folder), key=lambda path: version_order(path.name))
     ]
-
-
-def version_order(version: str) -> tuple[Any, ...]:
-    """A sort key of semantic precedence (SemVer 2.0.0 §11); what is no version comes first."""
-    match = _VERSION.fullmatch(version)
-    if match is None:
-        return (-1, version)
-    prerelease = tuple(
-        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in (match[4].split(".") if match[4] else [])
-    )
-    return (*(int(part) for part in match.groups()[:3]), not prerelease, prerelease)
-
-
-def require_version(version: str) -> None:
-    """SpecError unless it is a semantic version."""
-    if not _VERSION.fullmatch(version):
-        raise SpecError(f"{version} is no semantic version", "write MAJOR.MINOR.PATCH, for example 1.2.0 or 1.3.0-rc.1")
-
-
-def require_name(name: str, what: str) -> None:
-    """SpecError unless a model or an alias may be named so: letters, digits, `_`, `-` and `.`, and no version."""
-    if not _NAME.fullmatch(name):
-        raise SpecError(f"{name!r} can't name {what}", "use letters, digits, _ - and .")
-    if _VERSION.fullmatch(name):
-        raise SpecError(f"{name!r} can't name {what}: it reads like a version", "choose a word")
-
-
-def highest_version(versions: list[str]) -> str | None:
-    """The highest release, or the highest pre-release where there is no release."""
-    known = [version for version in versions if _VERSION.fullmatch(version)]
-    released = [version for version in known if not _VERSION.fullmatch(version)[4]]  # type: ignore[index]
-    return max(released or known, key=version_order, default=None)

@@ -9,13 +9,14 @@ from typing import Any
 from gptcli.artifacts.locations import ADAPTER_CONFIG, resolve_model
 from gptcli.artifacts.manifest import Manifest, manifest_of
 from gptcli.artifacts.project import Project
-from gptcli.checkpoint.lineage import lineage, lineage_rows
+from gptcli.checkpoint.lineage import all_licences, all_tools, licence_text, lineage, lineage_rows, tools
 from gptcli.checkpoint.registry import figures_of
 from gptcli.checkpoint.weights import TORCH_FILES, parameters
 from gptcli.console import Report, human_bytes, human_count
 from gptcli.errors import ArtifactError
 
 TRAINER = "trainer"
+TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "vocab.json", "merges.txt", "chat_template.jinja")
 _GPT2_NAMES = {
     "num_attention_heads": "n_head",
     "num_hidden_layers": "n_layer",
@@ -26,9 +27,11 @@ _GPT2_NAMES = {
 
 
 def show(project: Project, ref: str) -> Report:
-    """All that is known of a model without opening its weights. ArtifactError when it isn't there or broken."""
+    """All that is known of a model without opening its weights: shape, size, figures, and its lineage down to the raw
+    files, with their licences and the versions of the tools. ArtifactError when it isn't there or broken."""
     model = resolve_model(project, ref)
     manifest = manifest_of(model.directory)
+    line = lineage(project, manifest) if manifest else []
     counted = parameters(model.directory) or _other_parameters(model.directory)
     figures: dict[str, Any] = {
         "model": ref,
@@ -43,7 +46,10 @@ def show(project: Project, ref: str) -> Report:
         "figures": figures_of(model.directory, manifest),
         "spec": manifest.spec if manifest else None,
         "records": {key: value for key, value in manifest.records.items() if key != "sources"} if manifest else {},
-        "lineage": lineage(project, manifest) if manifest else [],
+        "tokenizer": [name for name in TOKENIZER_FILES if (model.directory / name).is_file()],
+        "tools": all_tools(tools(model.directory, manifest), line) if manifest else {},
+        "licences": all_licences(line),
+        "lineage": line,
     }
     return Report(f"{ref}: {model.kind}", figures["path"], figures, _table(figures, manifest))
 
@@ -84,14 +90,22 @@ def _table(figures: dict[str, Any], manifest: Manifest | None) -> list[tuple[str
     sizes = figures["bytes"]
     trainer = f", optimizer {human_bytes(sizes['trainer'])}" if sizes["trainer"] else ""
     rows.append(("size", f"{human_bytes(sizes['total'])}: weights {human_bytes(sizes['weights'])}{trainer}"))
+    if figures["tokenizer"]:
+        rows.append(("tokenizer", ", ".join(figures["tokenizer"])))
     rows += [(label, _figure(figures["figures"][key])) for key, label in _FIGURES if key in figures["figures"]]
     if manifest is None:
         return [*rows, ("lineage", "unknown: this directory has no manifest")]
     origin = manifest.spec.get("training", manifest.spec)  # a version carries its checkpoint's spec so
     if "form" in origin and "path" in origin:
         rows.append(("imported from", f"{origin['path']} ({origin['form']})"))
-    rows.append(("made by", f"gptcli {manifest.gptcli_version}, {manifest.records.get('created', 'time unknown')}"))
-    return rows + lineage_rows(figures["lineage"])
+    if origin.get("made"):
+        rows.append(("made by", f"checkpoint {origin['made']} {origin.get('method', '')}".rstrip()))
+    rows.append(("made with", f"gptcli {manifest.gptcli_version}, {manifest.records.get('created', 'time unknown')}"))
+    rows += lineage_rows(figures["lineage"])
+    if figures["licences"]:
+        rows.append(("licences", licence_text(figures["licences"])))
+    rows.append(("tools", ", ".join(f"{name} {', '.join(found)}" for name, found in figures["tools"].items())))
+    return rows
 
 
 _FIGURES = (

@@ -1,4 +1,7 @@
-"""gptcli checkpoint verify"""
+"""gptcli checkpoint verify: no bit of an artifact can flip unnoticed.
+
+Every file is listed with its hash in the manifest, the manifest carries its own, and a file that is not listed is told.
+"""
 
 from __future__ import annotations
 
@@ -6,71 +9,127 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gptcli.artifacts.locations import resolve_model
-from gptcli.artifacts.manifest import Manifest, read_manifest, verify_files
+from gptcli.artifacts.locations import ADAPTER_CONFIG, resolve_model
+from gptcli.artifacts.manifest import MANIFEST, Manifest, own_sum, read_manifest, verify_files
 from gptcli.artifacts.project import Project
 from gptcli.artifacts.usage import artifact_directories
 from gptcli.checkpoint.weights import TORCH_FILES, not_finite
 from gptcli.errors import ArtifactError
 
 ALL = "all"
+_CHECKPOINTS = "checkpoints"  # in a run's folder: artifacts of their own
+_OLD = f"the figures and times in {MANIFEST} have no checksum: an older gptcli wrote it"
+Advance = Callable[[int], None]
 
 
 def verify(
-    project: Project, ref: str, finite: bool = True, advance: Callable[[int], None] | None = None
+    project: Project, ref: str, finite: bool = True, advance: Advance | None = None, deep: bool = False
 ) -> list[dict[str, Any]]:
-    """Check every hash of one model, or of every artifact of the project (`all`), and that weights are finite.
+    """Check one model, or every artifact of the project (`all`): each file's hash, the manifest's own, files that the
+    manifest does not list, tensors' names and shapes against the config, that weights are finite; with `deep` also that
+    each model loads, generates, and computes the same with its cache as without.
 
-    One entry an artifact: path, kind, files, bytes, problems (empty when it is whole). `advance` is called with the
-    bytes checked. Raises ArtifactError when the model named isn't there.
+    One entry an artifact: path, kind, files, bytes, problems (empty when it is whole) and notes (what could not be
+    checked, and is no damage). `advance` is called with the bytes checked. Raises ArtifactError when the model named
+    isn't there.
     """
-    if ref == ALL:
-        return [_check(project, directory, finite, advance) for directory in artifact_directories(project)]
-    return [_check(project, resolve_model(project, ref).directory, finite, advance)]
+    directories = artifact_directories(project) if ref == ALL else [resolve_model(project, ref).directory]
+    found = []
+    for directory in directories:
+        entry = _check(project, directory, finite, deep)
+        if advance is not None:
+            advance(entry["bytes"])
+        found.append(entry)
+    return found
 
 
-def _check(project: Project, directory: Path, finite: bool, advance: Callable[[int], None] | None) -> dict[str, Any]:
+def _check(project: Project, directory: Path, finite: bool, deep: bool) -> dict[str, Any]:
     manifest, problems = _hashes(directory)
-    names = [entry.path for entry in manifest.files] if manifest else [path.name for path in directory.iterdir()]
-    # A run's manifest names its last checkpoint's files, whose own manifest is checked too.
-    own = [name for name in names if not name.startswith("checkpoints/")]
-    weights = [name for name in own if name.endswith(".safetensors") and (directory / name).is_file()]
+    names = [entry.path for entry in manifest.files] if manifest else _names(directory)
+    notes = [_OLD] if manifest and own_sum(directory / MANIFEST) is None else []
+    unlisted = _unlisted(directory, manifest) if manifest else []
+    told = notes if manifest and manifest.kind == "run" else problems  # a run's folder is a container: times go there
+    told += [f"{name}: not in the manifest" for name in unlisted]
     broken = {problem.split(":")[0] for problem in problems}
-    for name in weights:
-        if name not in broken:
-            problems += _weights(directory, name, finite)
+    if not broken & set(names):
+        problems += _model_problems(project, directory, deep, notes if manifest is None else problems)
+    problems += _weights(directory, names, broken, finite)
     if manifest is None and not _has_safetensors(names) and any(directory.glob(TORCH_FILES)):
         problems += _torch_weights(directory, finite)
-    size = manifest.total_bytes() if manifest else 0
-    if advance is not None:
-        advance(size)
     return {
         "path": project.relative(directory),
         "kind": manifest.kind if manifest else "directory",
         "files": len(names),
-        "bytes": size,
+        "bytes": manifest.total_bytes() if manifest else 0,
         "hashed": manifest is not None,
-        "problems": problems,
+        "problems": list(dict.fromkeys(problems)),
+        "notes": notes,
     }
 
 
 def _hashes(directory: Path) -> tuple[Manifest | None, list[str]]:
     """The manifest and what does not match it; a directory from elsewhere has no manifest, and nothing to match."""
-    if not (directory / "manifest.json").exists():
+    if not (directory / MANIFEST).exists():
         return None, []
     try:
         manifest = read_manifest(directory)
     except ArtifactError as error:
-        return None, [error.message]
+        return None, [f"{MANIFEST}: {error.message}"]
     return manifest, verify_files(directory, manifest)
 
 
-def _weights(directory: Path, name: str, finite: bool) -> list[str]:
-    try:
-        bad = not_finite(directory / name) if finite else []
-    except ArtifactError as error:
-        return [f"{name}: {error.message}"]
-    return [f"{name}: {tensor} holds values that are not finite" for tensor in bad]
+def _names(directory: Path) -> list[str]:
+    return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir())
+
+
+def _unlisted(directory: Path, manifest: Manifest) -> list[str]:
+    """Files below an artifact that its manifest says nothing of."""
+    listed = {entry.path for entry in manifest.files} | {MANIFEST}
+    inside = f"{_CHECKPOINTS}/" if manifest.kind == "run" else None
+    return [name for name in _names(directory) if name not in listed and not (inside and name.startswith(inside))]
+
+
+def _model_problems(project: Project, directory: Path, deep: bool, unsupported: list[str]) -> list[str]:
+    """What is wrong with a directory that holds a model, or one beside its adapter; nothing of others.
+
+    A config that gptcli does not compute is told in `unsupported`: of a directory from elsewhere it is no damage.
+    """
+    found: list[str] = []
+    for home in (directory, directory / "base"):
+        is_model = (home / "config.json").is_file() and (
+            any(home.glob("model*.safetensors")) or any(home.glob(TORCH_FILES))
+        )
+        if not is_model and not (home / ADAPTER_CONFIG).is_file():
+            continue
+        from gptcli.checkpoint.soundness import config_problem, deep_problems, shape_problems
+
+        reason = config_problem(home)
+        if reason is not None:
+            unsupported.append(f"its tensors can't be held against its config: {reason}")
+            continue
+        problems = shape_problems(project, home)
+        if deep and not problems:
+            problems = deep_problems(project, home)
+        prefix = "" if home == directory else "base: "
+        found += [prefix + problem.removeprefix(f"{home}: ") for problem in problems]
+    return found
+
+
+def _weights(directory: Path, names: list[str], broken: set[str], finite: bool) -> list[str]:
+    """What is wrong with the safetensors files whose bytes are as written."""
+    # A run's manifest names its last checkpoint's files, whose own manifest is checked too.
+    own = [name for name in names if not name.startswith(f"{_CHECKPOINTS}/") and name.endswith(".safetensors")]
+    problems: list[str] = []
+    for name in own:
+        if name in broken or not (directory / name).is_file():
+            continue
+        try:
+            bad = not_finite(directory / name) if finite else []
+        except ArtifactError as error:
+            problems.append(f"{name}: {error.message}")
+            continue
+        problems += [f"{name}: {tensor} holds values that are not finite" for tensor in bad]
+    return problems
 
 
 def _has_safetensors(names: list[str]) -> bool:
@@ -98,7 +157,8 @@ def table(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
 def _verdict(entry: dict[str, Any]) -> str:
     if entry["problems"]:
         return "DAMAGED: " + "; ".join(entry["problems"])
-    return f"whole ({entry['files']} files)" if entry["hashed"] else "readable; no manifest to check its bytes against"
+    whole = f"whole ({entry['files']} files)" if entry["hashed"] else "readable; no manifest to check its bytes against"
+    return "; ".join([whole, *entry["notes"]])
 
 
 def require_whole(found: list[dict[str, Any]]) -> None:

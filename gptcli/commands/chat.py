@@ -28,6 +28,13 @@ def chat(
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: less likely what is there already.")] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same answers.")] = 0,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="End an answer before this text.", show_default=False)
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="Keep weights as float32, bfloat16 or int8; auto: as stored, on a GPU its fastest.")
+    ] = "auto",
+    plain: Annotated[bool, typer.Option("--plain", help="Show answers as they are, without Markdown.")] = False,
     *,
     shared: PlaceAndDevice,
 ) -> None:
@@ -37,10 +44,11 @@ def chat(
     Examples:
       gptcli chat chat
       gptcli chat chat --prompt 'What does os.path.join do?' --temperature 0
-      gptcli chat base --complete --prompt 'def main('
+      gptcli chat base --complete --prompt 'def main(' --stop 'def '
+      gptcli chat chat --weights int8
     """
-    from gptcli.commands.conversation import Wish, run
+    from gptcli.commands.talk import Wish, run
     from gptcli.inference.sampling import Sampling
 
     settings = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, max_tokens, seed)
-    run(shared, Wish(model, prompt, system, as_chat), settings)
+    run(shared, Wish(model, prompt, system, as_chat, tuple(stop or ()), weights, plain), settings)

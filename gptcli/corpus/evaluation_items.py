@@ -9,17 +9,14 @@ import pyarrow as pa
 
 from gptcli.errors import SpecError
 from gptcli.records.encodings import AUTO
+from gptcli.records.items import BATCH_ROWS, FORMS, columnar_batches, stored_rows
 from gptcli.records.opening import CORRUPT, Blocks, sniff
 from gptcli.records.pieces import EMPTY, Notes
-from gptcli.records.rows import RowFile
 from gptcli.records.sources import SourceFile
-from gptcli.records.tables import TableFile, TableRow
+from gptcli.records.tables import TableRow
 from gptcli.records.text import LINE, SEPARATORS, TextFile
 
 Texts = tuple[str, ...]
-
-_FORMS = ("rows", "list", "objects", "csv", "tsv", "parquet", "arrow", "text")
-_ROWS = 256  # of a columnar file, read at once
 
 
 def item_texts(files: Iterable[SourceFile], notes: Notes) -> Iterator[Texts]:
@@ -43,7 +40,7 @@ def item_texts(files: Iterable[SourceFile], notes: Notes) -> Iterator[Texts]:
 
 def _of_file(file: SourceFile, notes: Notes) -> Iterator[Texts]:
     form = sniff(file.path, file.name)
-    if form not in _FORMS:
+    if form not in FORMS:
         raise SpecError(
             f"{file.name} is {form}: no evaluation items are read from it",
             "decontaminate takes jsonl, json, csv, tsv, parquet, Arrow and text files",
@@ -74,8 +71,7 @@ def _strings(row: object) -> Iterator[str]:
 
 
 def _rows(file: SourceFile, form: str, notes: Notes) -> Iterator[object]:
-    blocks = Blocks(file.path, file.name)
-    rows = TableFile(blocks, form, AUTO) if form in ("csv", "tsv") else RowFile(blocks, AUTO, form)
+    rows = stored_rows(file, form)
     problems: dict[str, int] = {}
     for row in rows:
         if row.problem:
@@ -115,28 +111,9 @@ def _tell(file: SourceFile, notes: Notes, fault: str, problems: dict[str, int]) 
 
 def _columnar(file: SourceFile, form: str, notes: Notes) -> Iterator[Any]:
     try:
-        for batch in _batches(file, form):
+        for batch in columnar_batches(file, form):
             texts = batch.select([field.name for field in batch.schema if "string" in str(field.type)])
-            for begin in range(0, batch.num_rows, _ROWS):
-                yield from texts.slice(begin, _ROWS).to_pylist()
+            for begin in range(0, batch.num_rows, BATCH_ROWS):
+                yield from texts.slice(begin, BATCH_ROWS).to_pylist()
     except (OSError, pa.ArrowException, ValueError, OverflowError):  # of damaged data, or dates Python has not
         notes.faults.append((file.name, CORRUPT))
-
-
-def _batches(file: SourceFile, form: str) -> Iterator[Any]:
-    if form == "parquet":
-        import pyarrow.parquet
-
-        with pyarrow.parquet.ParquetFile(file.path) as table:
-            yield from table.iter_batches(_ROWS, use_threads=False)
-        return
-    import pyarrow.ipc
-
-    with pa.memory_map(str(file.path)) as data:
-        is_file = data.read(6) == b"ARROW1"
-        data.seek(0)
-        reader = pyarrow.ipc.open_file(data) if is_file else pyarrow.ipc.open_stream(data)
-        if is_file:
-            yield from map(reader.get_batch, range(reader.num_record_batches))
-        else:
-            yield from reader

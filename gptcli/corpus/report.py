@@ -9,7 +9,7 @@ from typing import Any
 
 from gptcli.console import human_bytes, human_count
 from gptcli.corpus.reasons import Thresholds, about
-from gptcli.corpus.report_page import Bar, Box, bars, boxes, cards, code, fold, lines, note, page, safe, section, table
+from gptcli.page import Bar, Box, bars, boxes, cards, code, fold, lines, note, page, safe, section, table
 
 REPORT = "report.html"
 KEPT = "kept"  # the reason of the samples of what was kept

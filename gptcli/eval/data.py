@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -20,12 +22,25 @@ from gptcli.records.opening import Blocks, sniff
 from gptcli.records.sources import recorded_files, require_unchanged
 from gptcli.records.text import TextFile, separator_pattern
 from gptcli.scoring.chats import RenderedChat
+from gptcli.scoring.documents import Origins
+from gptcli.scoring.provenance import corpus_of_tokens, count_words, split_origins
 from gptcli.scoring.rendering import render_chats
 from gptcli.tokenizer import Tokenizer
 
 
-def text_documents(spec: EvalSpec, job: Job) -> Iterator[str]:
-    """The first `limit` documents of the text sources.
+@dataclass(frozen=True)
+class Documents:
+    """What is scored: a stream of documents, an id of each, and where they come from, with their words (None: not
+    known); `missing`: what could not be told of them, in words."""
+
+    stream: TokenStream
+    ids: Sequence[str]
+    origins: Origins | None
+    missing: tuple[str, ...] = ()
+
+
+def text_documents(spec: EvalSpec, job: Job) -> Iterator[tuple[str, str]]:
+    """The first `limit` documents of the text sources, each with the name of its file.
 
     Raises SpecError for a source that can't be read as text, is gone, or is no longer the one that was hashed.
     """
@@ -44,7 +59,7 @@ def text_documents(spec: EvalSpec, job: Job) -> Iterator[str]:
         whole = (document.text for document in reader if not document.problem)
         for text in islice(whole, spec.limit - given if spec.limit else None):
             given += 1
-            yield text
+            yield file.name, text
         require_unchanged(file.path, recorded[file.name])
         if reader.fault:
             job.progress.warn(f"{file.name}: {reader.fault}; what could be read of it is scored")
@@ -52,16 +67,29 @@ def text_documents(spec: EvalSpec, job: Job) -> Iterator[str]:
             return
 
 
-def text_stream(spec: EvalSpec, job: Job, tokenizer: Tokenizer) -> TokenStream:
-    """The text sources as one stream, encoded by the model's own tokenizer."""
-    ids: list[np.ndarray[tuple[int], np.dtype[np.uint32]]] = []
-    text_bytes = 0
-    for text in text_documents(spec, job):
+def text_stream(spec: EvalSpec, job: Job, tokenizer: Tokenizer) -> Documents:
+    """The text sources as one stream, encoded by the model's own tokenizer; a document's id is its content hash."""
+    ids, sizes, names, words, hashes = [], [], [], [], []
+    for name, text in text_documents(spec, job):
         job.stop.check()
         ids.append(np.array(tokenizer.document(text), np.uint32))
-        text_bytes += len(text.encode())
-    whole = np.concatenate(ids) if ids else np.empty(0, np.uint32)
-    return TokenStream.of(whole, text_bytes, len(ids))
+        data = text.encode()
+        sizes.append(len(data))
+        names.append(name)
+        words.append(count_words(text))
+        hashes.append(hashlib.sha256(data).hexdigest()[:32])
+    origins = Origins(names, np.array(words, np.int64))
+    return Documents(TokenStream.of_documents(ids, sizes), hashes, origins)
+
+
+def split_documents(project: Project, tokens: Path, split: str, limit: int) -> Documents:
+    """The first `limit` documents of a split (0: all), with what the corpus they were made of tells of them."""
+    stream = TokenStream.open(tokens, split, limit)
+    ids = [document for path in shard_paths(tokens, split) for document in _column(path, "document")]
+    behind = corpus_of_tokens(project, tokens)
+    if not behind.corpora:
+        return Documents(stream, ids[: stream.documents], None, (f"no figures by source: {behind.reason}",))
+    return Documents(stream, ids[: stream.documents], split_origins(behind.corpora[0], split, limit))
 
 
 def split_texts(project: Project, tokens: Path, split: str, limit: int) -> Iterator[str]:
@@ -81,14 +109,13 @@ def split_texts(project: Project, tokens: Path, split: str, limit: int) -> Itera
         raise ArtifactError(
             f"{recorded.path} has changed since {project.relative(tokens)} was made of it", "gptcli tokenize --update"
         )
-    return islice(_column(corpus, split), limit or None)
+    return islice((text for path in shard_paths(corpus, split) for text in _column(path, "text")), limit or None)
 
 
-def _column(corpus: Path, split: str) -> Iterator[str]:
-    for path in shard_paths(corpus, split):
-        reader = open_shard(path)
-        for number in range(reader.num_record_batches):
-            yield from reader.get_batch(number).column("text").to_pylist()
+def _column(shard: Path, name: str) -> Iterator[str]:
+    reader = open_shard(shard)
+    for number in range(reader.num_record_batches):
+        yield from reader.get_batch(number).column(name).to_pylist()
 
 
 def held_out_chats(

@@ -1,72 +1,61 @@
-"""Measure one model: open it, score text and chats, write report.json."""
+"""Measure one model: open it, ask what the spec wants to know, write the evaluation."""
 
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
 
 from gptcli.artifacts.build import Build
-from gptcli.artifacts.durable import sha256_file, write_json
+from gptcli.artifacts.durable import sha256_file, write_bytes, write_json, write_text
 from gptcli.artifacts.locations import resolve_model
 from gptcli.artifacts.manifest import Manifest
-from gptcli.artifacts.tokens import TokenStream
-from gptcli.errors import ArtifactError, SpecError
-from gptcli.eval.baselines import baselines
-from gptcli.eval.data import held_out_chats, split_texts, text_documents, text_stream
-from gptcli.eval.spec import KIND, REPORT, EvalSpec, held_out_share
+from gptcli.artifacts.ngrams import NgramIndex
+from gptcli.errors import ArtifactError
+from gptcli.eval.chats import measure_chats
+from gptcli.eval.kept import file_of
+from gptcli.eval.measurement import Measurement
+from gptcli.eval.report import PAGE, render_report
+from gptcli.eval.spec import KIND, EvalSpec
+from gptcli.eval.task_files import open_tasks
+from gptcli.eval.tasks import Asked, measure_task
+from gptcli.eval.text import measure_text
 from gptcli.inference.adapter_base import adapter_base
-from gptcli.inference.open import open_model
 from gptcli.job import Job
-from gptcli.models.family import CausalLM
-from gptcli.runtime.device import default_dtype, peak_device_bytes, resolve_device
-from gptcli.runtime.memory import keep_freed_memory
-from gptcli.scoring.chats import score_chats
-from gptcli.scoring.language_modelling import TokenScore, bits_per_byte, score_stream
-from gptcli.tokenizer import Tokenizer, engine_file
-from gptcli.training.setup import TOKENS_AT_ONCE
-
-
-@dataclass
-class Measurement:
-    """A model on its device, what is asked, and the figures so far: `stats` reproducible, `records` not."""
-
-    spec: EvalSpec
-    job: Job
-    model: CausalLM
-    tokenizer: Tokenizer
-    device: torch.device
-    dtype: torch.dtype
-    seq_len: int
-    stats: dict[str, Any] = field(default_factory=dict)
-    records: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def batch_size(self) -> int:
-        """Windows at once."""
-        return self.spec.batch_size or max(TOKENS_AT_ONCE[self.device.type] // self.seq_len, 1)
+from gptcli.runtime.device import peak_device_bytes, resolve_device
+from gptcli.scoring.engine import Engine
+from gptcli.scoring.evaluations import DOCUMENTS, ITEMS, REPORT
+from gptcli.scoring.provenance import Behind, corpora_of_model, train_ngrams
+from gptcli.tokenizer import engine_file
 
 
 def run(spec: EvalSpec, job: Job) -> Manifest:
     """Write evals/NAME. Raises ArtifactError when model and tokens do not belong together, ResourceError when there
-    is no such device, SpecError when a text holds nothing to score."""
+    is no such device, SpecError when a text holds nothing to score or a task no item."""
     device = resolve_device(job.device)
     if spec.tokens and not spec.text:
         _require_own_tokenizer(spec, job)
     build = Build.open(job.place, kind=KIND, spec=spec.content(), inputs=job.inputs, say=job.progress.say)
-    measurement = _open(spec, job, device)
+    measurement = Measurement.open(spec, job, device)
     if spec.tokens or spec.text:
-        _score_text(measurement)
+        measure_text(measurement)
     if spec.chats:
-        _score_chats(measurement)
-    write_json(build.directory / REPORT, {"model": spec.model, **measurement.stats})
+        measure_chats(measurement)
+    if spec.tasks:
+        _measure_tasks(measurement)
+    if spec.harness:
+        from gptcli.eval.harness import measure_harness
+
+        measure_harness(measurement, _engine(measurement))
+    _write(measurement, build.directory)
     memory = peak_device_bytes(device)
     return build.commit(
-        measurement.stats,
+        _as_json({**measurement.figures, "intervals": measurement.intervals}),
         {
             **job.records(),
             **measurement.records,
@@ -75,21 +64,6 @@ def run(spec: EvalSpec, job: Job) -> Manifest:
             **({"peak_device_bytes": memory[0]} if memory else {}),
         },
     )
-
-
-def _open(spec: EvalSpec, job: Job, device: torch.device) -> Measurement:
-    if device.type == "cpu":
-        keep_freed_memory()
-    # fp32 weights under autocast, as in training: the figures are then those of its validation.
-    model, tokenizer, _ = open_model(job.project, spec.model, device, torch.float32)
-    dtype = default_dtype(device) if spec.dtype == "auto" else getattr(torch, spec.dtype)
-    longest = model.config.max_position_embeddings
-    if spec.seq_len > longest:
-        raise SpecError(
-            f"seq_len = {spec.seq_len} is longer than the context of {spec.model}, {longest} tokens",
-            f"use --set seq_len={longest} or less, or leave it out",
-        )
-    return Measurement(spec, job, model, tokenizer, device, dtype, spec.seq_len or longest)
 
 
 def _require_own_tokenizer(spec: EvalSpec, job: Job) -> None:
@@ -111,97 +85,94 @@ def _require_own_tokenizer(spec: EvalSpec, job: Job) -> None:
         )
 
 
-def _score_text(measurement: Measurement) -> None:
+def _measure_tasks(measurement: Measurement) -> None:
     spec, job = measurement.spec, measurement.job
-    tokens = job.project.place("tokens", spec.tokens)
-    if spec.text:
-        stream = text_stream(spec, job, measurement.tokenizer)
+    dtype = str(measurement.dtype).removeprefix("torch.")
+    models = [entry.content_sha256 for entry in job.inputs.entries if entry.role in ("model", "base")]
+    asked = Asked(
+        _engine(measurement),
+        measurement.tokenizer,
+        measurement.chat_tuned,
+        {"models": models, "chat": measurement.chat_tuned, "dtype": dtype, "device": measurement.device.type},
+    )
+    train = _train_ngrams(measurement)
+    for named in open_tasks(spec.tasks, job.project):
+        found = measure_task(named, asked, job, train)
+        name = named.task.name
+        measurement.judged[name] = found.judged
+        measurement.figures |= {f"{name}.{figure}": value for figure, value in found.figures.items()}
+        measurement.figures[f"{name}.items"] = len(found.judged)
+        measurement.intervals |= {f"{name}.{figure}": ends for figure, ends in found.intervals.items()}
+        measurement.told.setdefault("tasks", {})[name] = found.told
+
+
+def _engine(measurement: Measurement) -> Engine:
+    tokenizer = measurement.tokenizer
+    return Engine(
+        measurement.model,
+        tokenizer,
+        device=measurement.device,
+        dtype=measurement.dtype,
+        batch_size=measurement.spec.batch_size,
+        stop_ids={*measurement.model.config.eos_ids, tokenizer.eos_id, tokenizer.eot_id},
+        check=measurement.job.stop.check,
+    )
+
+
+def _train_ngrams(measurement: Measurement) -> list[NgramIndex]:
+    """The n-grams to look items up in; says what is missing, where a corpus was asked for or is behind the model."""
+    spec, job = measurement.spec, measurement.job
+    if not spec.contamination:
+        return []
+    if spec.contamination == "auto":
+        behind = corpora_of_model(job.project, spec.model)
     else:
-        stream = TokenStream.open(tokens, spec.split, spec.limit)
-    started = time.monotonic()
-    with job.progress.bar(f"eval {spec.model}", max(len(stream) - 1, 0), "tokens") as bar:
-        score = score_stream(
-            measurement.model,
-            stream,
-            seq_len=measurement.seq_len,
-            batch_size=measurement.batch_size,
-            bos_id=measurement.tokenizer.bos_id,
-            device=measurement.device,
-            dtype=measurement.dtype,
-            check=job.stop.check,
-            advance=bar.advance,
-        )
-    if not score.tokens:
-        scored = ", ".join(spec.text) or f"the {spec.split} split of tokens/{spec.tokens}"
-        raise SpecError(
-            f"there is no token to predict in {scored}: it is empty", "score a split or a text with content"
-        )
-    _require_finite(spec, score)
-    measurement.records["tokens_per_second"] = round(score.tokens / max(time.monotonic() - started, 1e-9), 1)
-    measurement.stats.update(_text_figures(score, stream, measurement.seq_len))
-    if spec.baselines:
-        measurement.stats.update(_baselines(measurement, tokens, stream))
-
-
-def _require_finite(spec: EvalSpec, score: TokenScore) -> None:
-    if score.tokens and not math.isfinite(score.perplexity):
-        raise ArtifactError(
-            f"the loss of {spec.model} is {score.loss}: its weights are no trained model's",
-            f"gptcli checkpoint verify {spec.model} names the tensors that are not finite",
-        )
-
-
-def _text_figures(score: TokenScore, stream: TokenStream, seq_len: int) -> dict[str, Any]:
-    return {
-        "loss": score.loss,
-        "perplexity": score.perplexity,
-        "bits_per_byte": bits_per_byte(score, stream.text_bytes),
-        "accuracy": score.accuracy,
-        "top5_accuracy": score.top5_accuracy,
-        "tokens": score.tokens,
-        "documents": stream.documents,
-        "text_bytes": stream.text_bytes,
-        "seq_len": seq_len,
+        behind = Behind((job.project.place("corpus", spec.contamination),))
+    indexes, missing = train_ngrams(behind)
+    measurement.told["contamination"] = {
+        "corpora": [job.project.relative(corpus) for corpus in behind.corpora],
+        "missing": list(missing),
     }
+    if missing:
+        job.progress.say(f"items are not held against all that the model learned from: {'; '.join(missing)}")
+    return indexes
 
 
-def _baselines(measurement: Measurement, tokens: Path, stream: TokenStream) -> dict[str, float]:
-    spec, job = measurement.spec, measurement.job
-    texts = text_documents(spec, job) if spec.text else split_texts(job.project, tokens, spec.split, spec.limit)
-    with job.progress.bar("gzip -9, xz -9e", stream.documents, "documents") as bar:
-        figures, text_bytes = baselines(texts, check=job.stop.check, advance=bar.advance)
-    if text_bytes != stream.text_bytes:
-        raise ArtifactError(
-            f"the documents hold {text_bytes} bytes of text where {job.project.relative(tokens)} says "
-            f"{stream.text_bytes}",
-            "gptcli checkpoint verify all names what is damaged",
-        )
-    return figures
-
-
-def _score_chats(measurement: Measurement) -> None:
-    spec, job = measurement.spec, measurement.job
-    chats, left_out = held_out_chats(spec, job, measurement.tokenizer, measurement.seq_len)
-    with job.progress.bar(f"chats {spec.model}", len(chats), "chats") as bar:
-        score = score_chats(
-            measurement.model,
-            chats,
-            batch_tokens=measurement.batch_size * measurement.seq_len,
-            device=measurement.device,
-            dtype=measurement.dtype,
-            check=job.stop.check,
-            advance=bar.advance,
-        )
-    _require_finite(spec, score)
-    measurement.stats.update(
+def _write(measurement: Measurement, directory: Path) -> None:
+    """report.json, report.html, and what each item and each document gave."""
+    report = _as_json(
         {
-            "chat_loss": score.loss,
-            "chat_perplexity": score.perplexity,
-            "chat_accuracy": score.accuracy,
-            "chat_top5_accuracy": score.top5_accuracy,
-            "chat_tokens": score.tokens,
-            "chats": len(chats),
-            "chats_val_share": held_out_share(spec, job.project),
-            "chats_left_out": left_out,
+            "model": measurement.spec.model,
+            "figures": measurement.figures,
+            "intervals": measurement.intervals,
+            "tasks": {},
+            **measurement.told,
+            "spec": measurement.spec.content(),
         }
     )
+    write_json(directory / REPORT, report)
+    write_text(directory / PAGE, render_report(report, measurement.judged))
+    if measurement.judged:
+        rows = [row for name in measurement.judged for row in measurement.judged[name]]
+        write_bytes(directory / ITEMS, file_of(rows))
+    if measurement.documents:
+        write_bytes(directory / DOCUMENTS, _table(measurement.documents))
+
+
+def _as_json(value: Any) -> Any:
+    """Figures as JSON has them: null is one that is no number."""
+    if isinstance(value, Mapping):
+        return {name: _as_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _table(columns: Mapping[str, Any]) -> bytes:
+    """Columns as an Arrow IPC file."""
+    table = pa.table({name: pa.array(np.asarray(values)) for name, values in columns.items()})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -23,21 +25,23 @@ class Cache:
         self._shape = (batch, config.num_key_value_heads, config.head_dim)
         self._keys: list[Tensor | None] = [None] * config.num_hidden_layers
         self._values: list[Tensor | None] = [None] * config.num_hidden_layers
-        self._fresh = True
+        self._rows: list[int] = []  # that are being read
+        self._starts: list[int] = []
         self._end = 0
         self._mask: Tensor | None = None
 
-    def begin(self, count: int, device: torch.device) -> Tensor:
-        """Make room for `count` more tokens a sequence; returns their positions [B,count].
+    def begin(self, count: int, device: torch.device, rows: Sequence[int] | None = None) -> Tensor:
+        """Make room for `count` more tokens in each of `rows` (None: all); returns their positions [B,count].
 
-        The caller keeps every sequence within the model's `limit` of positions.
+        The caller keeps every sequence within the model's `limit` of positions, less its padding.
         """
-        self._end = max(self.lengths) + count
+        self._rows = list(range(len(self.lengths)) if rows is None else rows)
+        self._starts = [self.lengths[row] for row in self._rows]
+        self._end = min(max(self._starts) + count, self.limit)
         if self._end > self.capacity:
             self.capacity = min(max(2 * self.capacity, self._end), self.limit)
-        starts = torch.tensor(self.lengths, device=device)
-        positions = starts[:, None] + torch.arange(count, device=device)
-        self._fresh = not any(self.lengths)
+        positions = torch.tensor(self._starts, device=device)[:, None] + torch.arange(count, device=device)
+        positions = positions.clamp_(max=self.limit - 1)  # padding alone comes as far
         slots = torch.arange(self._end, device=device)
         self._mask = None if self._fresh else (slots <= positions[:, :, None])[:, None]
         return positions
@@ -50,15 +54,38 @@ class Cache:
         stored_values = self._store(self._values, layer, values, positions)
         if self._fresh:
             return keys, values, None
-        return stored_keys[:, :, : self._end], stored_values[:, :, : self._end], self._mask
+        return self._seen(stored_keys), self._seen(stored_values), self._mask
 
-    def advance(self, counts: list[int]) -> None:
+    def advance(self, counts: Sequence[int]) -> None:
         """Count the tokens just read, without padding, to each sequence."""
-        self.lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
+        for row, count in zip(self._rows, counts, strict=True):
+            self.lengths[row] += count
 
-    def cut(self, length: int) -> None:
-        """Forget every token from position `length` on."""
-        self.lengths = [min(length, own) for own in self.lengths]
+    def cut(self, length: int, row: int | None = None) -> None:
+        """Forget every token from position `length` on, of one sequence or (None) of all."""
+        for each in range(len(self.lengths)) if row is None else (row,):
+            self.lengths[each] = min(length, self.lengths[each])
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let the sequence `target` hold the first `length` tokens of `source`, and nothing else."""
+        if source != target:
+            for table in (*self._keys, *self._values):
+                if table is not None:
+                    table[target, :, :length] = table[source, :, :length]
+        self.lengths[target] = length
+
+    @property
+    def _fresh(self) -> bool:
+        return not any(self._starts)
+
+    @property
+    def _leading(self) -> bool:
+        """Whether the rows being read are the table's first ones, so that a view of it will do."""
+        return self._rows == list(range(len(self._rows)))
+
+    def _seen(self, table: Tensor) -> Tensor:
+        held = table[:, :, : self._end]
+        return held[: len(self._rows)] if self._leading else held[torch.tensor(self._rows, device=table.device)]
 
     def _store(self, tables: list[Tensor | None], layer: int, new: Tensor, positions: Tensor) -> Tensor:
         batch, heads, size = self._shape
@@ -69,10 +96,10 @@ class Cache:
             if table is not None:
                 grown[:, :, : table.shape[2]] = table
             table = tables[layer] = grown
-        if len(set(self.lengths)) == 1:
-            start = self.lengths[0]
-            table[:, :, start : start + new.shape[2]] = new
+        if self._leading and len(set(self._starts)) == 1:
+            start = self._starts[0]
+            table[: len(self._rows), :, start : start + new.shape[2]] = new
         else:
-            rows = torch.arange(batch, device=new.device)[:, None]
+            rows = torch.tensor(self._rows, device=new.device)[:, None]
             table[rows, :, positions] = new.transpose(1, 2)
         return table

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from gptcli.errors import SpecError
 
+FIRST_LOOK = 256  # the likeliest tokens, among which top_p's are looked for before the whole vocabulary is sorted
+_WORD = (1 << 64) - 1
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -43,45 +46,91 @@ class Sampling:
             if not holds:
                 raise SpecError(f"{name}={getattr(self, name)} must be {demand}")
 
+    @property
+    def plain(self) -> bool:
+        """Whether the next token is the model's own likeliest, which takes no probabilities."""
+        return self.temperature == 0.0 and self.repetition_penalty == 1.0
 
-def sample(logits: Tensor, seen: Sequence[Sequence[int]], settings: Sampling, generator: torch.Generator) -> list[int]:
-    """One token id a sequence from logits [B,V]; `seen` [B][…] are the ids already in each sequence.
 
-    The draw is made on the CPU in fp32, so that a seed means the same on every device.
+def sample(logits: Tensor, seen: Sequence[Sequence[int]], settings: Sequence[Sampling]) -> list[int]:
+    """One token id a sequence from logits [B,V]; `seen` [B][…] are the ids already in each sequence, `settings` [B].
+
+    A row's draw is a function of its logits, its seed and how many ids it has: its neighbours don't matter. It is
+    made on the CPU in fp32, so that a seed means the same on every device.
     """
-    scores = logits.detach().float().cpu()
+    logits = logits.detach()
+    alone = logits.device.type == "cpu" and logits.dtype == torch.float32  # then without torch's threads
+    likeliest: list[int] = logits.numpy().argmax(axis=-1).tolist() if alone else logits.argmax(dim=-1).tolist()
+    for i, own in enumerate(settings):
+        if not own.plain:
+            likeliest[i] = _drawn(logits[i].float().cpu(), seen[i], own)
+    return likeliest
+
+
+def uniform(seed: int, position: int) -> float:
+    """A number in [0, 1) that is a function of both: SplitMix64's mixing (Steele et al. 2014), the seed's first."""
+    return (_mixed(_mixed(seed & _WORD) + position & _WORD) >> 11) * 2.0**-53
+
+
+def _mixed(word: int) -> int:
+    word = (word + 0x9E3779B97F4A7C15) & _WORD
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _WORD
+    return word ^ (word >> 31)
+
+
+def _drawn(scores: Tensor, seen: Sequence[int], settings: Sampling) -> int:
     if settings.repetition_penalty != 1.0:
         scores = _penalised(scores, seen, settings.repetition_penalty)
     if settings.temperature == 0.0:
-        return scores.argmax(dim=-1).tolist()
-    probabilities = truncate(torch.softmax(scores / settings.temperature, dim=-1), settings)
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(1).tolist()
+        return int(scores.argmax())
+    values, ids = truncate(torch.softmax(scores / settings.temperature, dim=-1), settings)
+    if not len(ids):  # no number is the largest of what is none
+        return int(scores.argmax())
+    reached = values.double().cumsum(0)
+    place = torch.searchsorted(reached, uniform(settings.seed, len(seen)) * reached[-1], right=True)
+    return int(ids[min(int(place), len(ids) - 1)])
 
 
-def truncate(probabilities: Tensor, settings: Sampling) -> Tensor:
-    """Zero the tokens that top_k, top_p and min_p cut from [B,V], each on what the one before left, renormalised."""
-    if 0 < settings.top_k < probabilities.shape[-1]:
-        least = probabilities.topk(settings.top_k, dim=-1).values[:, -1:]
-        probabilities = _renormalised(probabilities.masked_fill(probabilities < least, 0.0))
+def truncate(probabilities: Tensor, settings: Sampling) -> tuple[Tensor, Tensor]:
+    """What top_k, top_p and min_p leave of [V], each cutting from what the one before left: the tokens' probabilities,
+    not brought back to a sum of 1, and their ids, ascending. Tokens as likely as the last of top_k all stay; of those
+    as likely as the last of top_p the first in the vocabulary do.
+    """
+    values, ids = probabilities, torch.arange(len(probabilities))
+    if 0 < settings.top_k < len(values):
+        values, ids = _top_k(values, ids, settings.top_k)
     if settings.top_p < 1.0:
-        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        # A token stays while the ones before it have not reached top_p; so the first always stays.
-        outside = ordered.cumsum(-1) - ordered >= settings.top_p
-        cut = torch.zeros_like(outside).scatter(-1, order, outside)
-        probabilities = _renormalised(probabilities.masked_fill(cut, 0.0))
+        values, ids = _top_p(values, ids, settings.top_p * float(values.sum()))
     if settings.min_p > 0.0:
-        least = settings.min_p * probabilities.amax(dim=-1, keepdim=True)
-        probabilities = _renormalised(probabilities.masked_fill(probabilities < least, 0.0))
-    return probabilities
+        stay = values >= settings.min_p * values.max()
+        values, ids = values[stay], ids[stay]
+    return values, ids
 
 
-def _renormalised(probabilities: Tensor) -> Tensor:
-    return probabilities / probabilities.sum(dim=-1, keepdim=True)
+def _top_k(values: Tensor, ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    stay = values >= values.topk(count).values[-1]
+    return values[stay], ids[stay]
 
 
-def _penalised(scores: Tensor, seen: Sequence[Sequence[int]], penalty: float) -> Tensor:
+def _top_p(values: Tensor, ids: Tensor, mass: float) -> tuple[Tensor, Tensor]:
+    """A token stays while the likelier ones have not reached `mass`; so the first always stays."""
+    for count in (FIRST_LOOK, len(values)):
+        if count > len(values):
+            continue
+        top = values.topk(count).values
+        inside = int((top.cumsum(0) - top < mass).sum())
+        if inside < count or count == len(values):
+            break
+    least = top[max(inside, 1) - 1]
+    stay = values > least
+    ties = (values == least).nonzero().flatten()
+    stay[ties[: inside - int(stay.sum())]] = True
+    return values[stay], ids[stay]
+
+
+def _penalised(scores: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
     out = scores.clone()
-    for row, ids in zip(out, seen, strict=True):
-        there = torch.tensor(sorted(set(ids)), dtype=torch.int64)
-        row[there] = torch.where(row[there] > 0, row[there] / penalty, row[there] * penalty)
+    there = torch.tensor(sorted(set(seen)), dtype=torch.int64)
+    out[there] = torch.where(out[there] > 0, out[there] / penalty, out[there] * penalty)
     return out

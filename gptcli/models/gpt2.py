@@ -17,7 +17,7 @@ from gptcli.errors import SpecError
 from gptcli.models.config import Gpt2Config
 from gptcli.models.llama import KeyValues, OutputHead, TokenEmbedding
 from gptcli.models.ops.activation import gelu
-from gptcli.models.ops.attention import Starts, attend, causal_attention
+from gptcli.models.ops.attention import Branches, Starts, attend, causal_attention, sight
 from gptcli.models.ops.embedding import embedding
 from gptcli.models.ops.heads import split_heads
 from gptcli.models.ops.norm import layer_norm
@@ -63,10 +63,10 @@ class Attention(nn.Module):
         self.c_attn = Conv1D(config.hidden_size, 3 * config.hidden_size)
         self.c_proj = Conv1D(config.hidden_size, config.hidden_size)
 
-    def forward(self, x: Tensor, positions: Tensor, cache: KeyValues | None, starts: Starts | None) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor, cache: KeyValues | None, seen: Starts | Branches | None) -> Tensor:
         q, k, v = split_heads(self.c_attn(x), (self.heads, self.heads))
         if cache is None:
-            mixed = causal_attention(q, k, v, starts)
+            mixed = causal_attention(q, k, v, seen)
         else:
             mixed = attend(q, *cache.extend(self.layer, k, v, positions))
         out: Tensor = self.c_proj(mixed)
@@ -98,8 +98,8 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = dropout
 
-    def forward(self, x: Tensor, positions: Tensor, cache: KeyValues | None, starts: Starts | None) -> Tensor:
-        x = x + self._drop(self.attn(self.ln_1(x), positions, cache, starts))
+    def forward(self, x: Tensor, positions: Tensor, cache: KeyValues | None, seen: Starts | Branches | None) -> Tensor:
+        x = x + self._drop(self.attn(self.ln_1(x), positions, cache, seen))
         return x + self._drop(self.mlp(self.ln_2(x)))
 
     def _drop(self, x: Tensor) -> Tensor:
@@ -123,10 +123,11 @@ class Decoder(nn.Module):
         positions: Tensor | None,
         cache: KeyValues | None,
         starts: Tensor | None,
+        last: Tensor | None,
         checkpointed: bool,
     ) -> Tensor:
         positions = self._positions(input_ids, positions, starts)
-        seen = None if starts is None else Starts(starts)
+        seen = sight(starts, last)
         x = self.wte(input_ids) + embedding(positions, self.wpe.weight)
         if torch.is_autocast_enabled(x.device.type):  # or the whole residual stream would stay in the table's fp32
             x = x.to(torch.get_autocast_dtype(x.device.type))
@@ -143,14 +144,14 @@ class Decoder(nn.Module):
         return out
 
     def _positions(self, input_ids: Tensor, positions: Tensor | None, starts: Tensor | None) -> Tensor:
+        if positions is not None:
+            return positions
         length = input_ids.shape[1]
         if length > self.wpe.num_embeddings:
             raise SpecError(
                 f"a sequence of {length} tokens is longer than the model's "
                 f"max_position_embeddings={self.wpe.num_embeddings}"
             )
-        if positions is not None:
-            return positions
         places = torch.arange(length, device=input_ids.device)
         return places[None] if starts is None else places - starts
 
@@ -177,16 +178,18 @@ class Gpt2(nn.Module):
         positions: Tensor | None = None,
         cache: KeyValues | None = None,
         starts: Tensor | None = None,
+        last: Tensor | None = None,
     ) -> Tensor:
         """Hidden states after the final norm, [B,T,H], of token ids [B,T].
 
         `positions` [B,T] choose the learned positions (default: 0…T-1, or with `starts` each token's place in its
         document). `starts` [B,T]: the index in the row of the first token each position sees; default: the row's
         first. With a `cache`, positions are needed, and attention sees what the cache holds before them too; it
-        takes no `starts`. Raises SpecError when T exceeds max_position_embeddings.
+        takes no `starts`. Rows that are trees of tokens have `last` [B,T] (models/ops/attention.py, Branches) and
+        positions. Raises SpecError when T exceeds max_position_embeddings and no positions are given.
         """
         checkpointed = self.checkpoint_activations and torch.is_grad_enabled() and cache is None
-        out: Tensor = self.transformer(input_ids, positions, cache, starts, checkpointed)
+        out: Tensor = self.transformer(input_ids, positions, cache, starts, last, checkpointed)
         return out
 
     def head(self, hidden: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from gptcli.errors import SpecError
 from gptcli.models.config import LlamaConfig
 from gptcli.models.ops.activation import swiglu
-from gptcli.models.ops.attention import Starts, attend, causal_attention
+from gptcli.models.ops.attention import Branches, Starts, attend, causal_attention, sight
 from gptcli.models.ops.embedding import embedding
 from gptcli.models.ops.heads import Phases, rotary_heads
 from gptcli.models.ops.linear import fused_linear
@@ -45,11 +45,11 @@ class KeyValues(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What every layer needs to know of the tokens it reads: their rotary phases, where each one's document starts
-    in its row, and, with a cache, their positions [B,T]."""
+    """What every layer needs to know of the tokens it reads: their rotary phases, what each one sees of its row,
+    and, with a cache, their positions [B,T]."""
 
     phases: Phases
-    starts: Starts | None = None
+    seen: Starts | Branches | None = None
     positions: Tensor | None = None
     cache: KeyValues | None = None
 
@@ -96,13 +96,13 @@ class Rotary(nn.Module):
 
     def forward(self, length: int, positions: Tensor | None) -> Phases:
         """cos and sin, [1,T,D/2] for positions 0…T-1, or [B,T,D/2] for `positions` [B,T]."""
+        if positions is not None:
+            return self.cos[positions], self.sin[positions]
         if length > self.max_positions:
             raise SpecError(
                 f"a sequence of {length} tokens is longer than the model's max_position_embeddings={self.max_positions}"
             )
-        if positions is None:
-            return self.cos[None, :length], self.sin[None, :length]
-        return self.cos[positions], self.sin[positions]
+        return self.cos[None, :length], self.sin[None, :length]
 
 
 def project(x: Tensor, *layers: nn.Linear) -> Tensor:
@@ -141,7 +141,7 @@ class Attention(nn.Module):
             k, v, mask = context.cache.extend(self.layer, k, v, context.positions)
             mixed = attend(q, k, v, mask)
         else:
-            mixed = causal_attention(q, k, v, context.starts)
+            mixed = causal_attention(q, k, v, context.seen)
         return project(mixed, self.o_proj)
 
 
@@ -181,6 +181,10 @@ class Block(nn.Module):
 class TokenEmbedding(nn.Embedding):
     """The input embedding, and, where weights are tied, the output head as well."""
 
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:  # for random numbers without storage torch would import its compiler
+            super().reset_parameters()
+
     def forward(self, input: Tensor) -> Tensor:
         return embedding(input, self.weight)
 
@@ -218,6 +222,7 @@ class Decoder(nn.Module):
         positions: Tensor | None,
         cache: KeyValues | None,
         starts: Tensor | None,
+        last: Tensor | None,
         checkpointed: bool,
     ) -> Tensor:
         x = self.embed_tokens(input_ids)
@@ -226,7 +231,7 @@ class Decoder(nn.Module):
         if self.dropout:
             x = F.dropout(x, self.dropout, self.training)
         phases = self.rotary(input_ids.shape[1], positions)
-        seen = None if starts is None else Starts(starts)
+        seen = sight(starts, last)
         if seen is not None:
             seen.prepare(x, self.rotary.head_dim)
         context = Context(phases, seen, positions, cache)
@@ -258,16 +263,18 @@ class Llama(nn.Module):
         positions: Tensor | None = None,
         cache: KeyValues | None = None,
         starts: Tensor | None = None,
+        last: Tensor | None = None,
     ) -> Tensor:
         """Hidden states after the final norm, [B,T,H], of token ids [B,T].
 
         `positions` [B,T] (default 0…T-1) turn the rotary phases; attention is causal over T, and from `starts` [B,T]
         on where given (the first place in its row that each token sees). With a `cache`, positions are needed, and
-        attention sees what the cache holds before them too; starts are not read.
-        Raises SpecError when T exceeds max_position_embeddings.
+        attention sees what the cache holds before them too; starts are not read. Rows that are trees of tokens have
+        `last` [B,T] (models/ops/attention.py, Branches) and positions.
+        Raises SpecError when T exceeds max_position_embeddings and no positions are given.
         """
         checkpointed = self.checkpoint_activations and torch.is_grad_enabled() and cache is None
-        out: Tensor = self.model(input_ids, positions, cache, starts, checkpointed)
+        out: Tensor = self.model(input_ids, positions, cache, starts, last, checkpointed)
         return out
 
     def head(self, hidden: Tensor) -> Tensor:

@@ -46,8 +46,12 @@ class Chat:
 
 def held_out(question: str, share: float) -> bool:
     """Whether a question belongs to the held-out `share` (0 to 1) of all: by its content hash, so the same always."""
-    digest = hashlib.blake2b(question.encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < share * 2**64
+    return question_hash(question) < share * 2**64
+
+
+def question_hash(question: str) -> int:
+    """64 bits of a question's content."""
+    return int.from_bytes(hashlib.blake2b(question.encode("utf-8", "replace"), digest_size=8).digest(), "big")
 
 
 class Chats:

@@ -3,13 +3,35 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
+import torch
+from safetensors.torch import save_file
 
 from gptcli.artifacts.build import Build
 from gptcli.artifacts.manifest import Input, Inputs, Source, read_manifest
+from gptcli.models.config import config_from_hf
+from gptcli.models.importers.fitting import expected_shapes
 
+# Two layers of a qwen3, 380 parameters: all there is in half precision are the norms.
+SHAPE = {
+    "model_type": "qwen3",
+    "num_hidden_layers": 2,
+    "hidden_size": 4,
+    "vocab_size": 8,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 2,
+    "intermediate_size": 8,
+    "max_position_embeddings": 9,
+    "tie_word_embeddings": False,
+}
+LORA = {
+    "peft_type": "LORA",
+    "r": 4,
+    "lora_alpha": 8,
+    "target_modules": ["q_proj"],
+    "base_model_name_or_path": "runs/base/checkpoints/step-00000300",
+}
 LOSSES = {100: 3.0, 200: 2.0, 300: 2.5, 400: 2.6}
 
 
@@ -25,21 +47,29 @@ def input_of(root: Path, role: str, path: str) -> Input:
     return Input(role, path, read_manifest(root / path).content_sha256)
 
 
+def weights_at(step: int, adapter: bool) -> dict[str, torch.Tensor]:
+    """Tensors that fit SHAPE, or LORA on it, drawn by the step."""
+    generator = torch.Generator().manual_seed(step)
+    if adapter:
+        layer = "base_model.model.model.layers.{}.self_attn.q_proj.lora_{}.weight"
+        shapes = {layer.format(number, part): (4, 4) for number in (0, 1) for part in "AB"}
+    else:
+        shapes = expected_shapes(config_from_hf(SHAPE), "here")
+    return {
+        name: torch.randn(shape, generator=generator).to(torch.float16 if len(shape) == 1 else torch.float32)
+        for name, shape in shapes.items()
+    }
+
+
 def make_run(root: Path, name: str, inputs: Inputs, losses: dict[int, float], adapter: bool = False) -> Path:
     run = root / "runs" / name
     for step in losses:
         place = run / "checkpoints" / f"step-{step:08d}"
-        config = b'{"r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "base_model_name_or_path": "runs/base"}'
-        shape = (
-            b'{"model_type": "qwen3", "num_hidden_layers": 2, "hidden_size": 4, "vocab_size": 8, '
-            b'"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 8, "max_position_embeddings": 9}'
-        )
-        files = {"adapter_config.json": config} if adapter else {"config.json": shape}
+        files = {"adapter_config.json" if adapter else "config.json": json.dumps(LORA if adapter else SHAPE).encode()}
         files |= {"tokenizer.model": b"pieces", "trainer/state.json": b"{}"}
         build = make(place, "checkpoint", files, inputs, {"lr": 0.1})
-        weights = {"a": np.full((4, 8), step, np.float32), "b": np.zeros(8, np.float16)}
         name_of_weights = "adapter_model.safetensors" if adapter else "model.safetensors"
-        save_file(weights, build.directory / name_of_weights, {"format": "pt"})
+        save_file(weights_at(step, adapter), build.directory / name_of_weights, {"format": "pt"})
         build.commit({"step": step, "tokens": step * 10, "train_loss": losses[step] - 0.1}, {"created": "then"})
     rows = [{"step": step, "train_loss": loss - 0.1} for step, loss in losses.items()]
     rows += [{"step": step, "val_loss": loss, "val_bits_per_byte": loss / 2} for step, loss in losses.items()]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gptcli.checkpoint.registry import highest_version, version_order
+from gptcli.artifacts.versions import highest_version, version_order
 from gptcli.checkpoint.weights import not_finite, parameters, read_header
 from gptcli.errors import ArtifactError
 

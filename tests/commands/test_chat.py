@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from gptcli.artifacts.project import Project
-from gptcli.commands import conversation
-from gptcli.commands.conversation import Conversation, Wish, converse, run
+from gptcli.commands import terminal
+from gptcli.commands.conversation import Conversation
+from gptcli.commands.talk import Wish, run
+from gptcli.commands.terminal import Terminal
 from gptcli.errors import ArtifactError, ResourceError, SpecError
 from gptcli.inference.open import open_model
 from gptcli.inference.sampling import Sampling
 from gptcli.options import PlaceAndDevice
+from gptcli.records.chats import Chats
 from gptcli.templates import encode_chat
 from gptcli.tokenizer import Tokenizer
 
@@ -112,9 +115,9 @@ def test_generation_stops_at_the_end_of_a_turn(talk, monkeypatch):
 
 def test_the_terminal_knows_its_commands(talk, capsys):
     lines = iter(["/help", "/reset", "/nonsense", "", "Once upon a time", "/exit"])
-    converse(talk(turns=False), "stories", read=lambda _: next(lines))
+    Terminal(talk(turns=False)).converse("stories", read=lambda _: next(lines))
     out = capsys.readouterr().out
-    assert conversation.HELP in out and "forgotten" in out and "unknown command /nonsense" in out
+    assert terminal.HELP in out and "forgotten" in out and "unknown command /nonsense" in out
     assert ", there was a l" in out
 
 
@@ -124,7 +127,7 @@ def test_end_of_input_and_ctrl_c_end_it_quietly(talk, capsys):
         def read(_: str, error: type[BaseException] = error) -> str:
             raise error
 
-        converse(talk(turns=True), "stories", read=read)
+        Terminal(talk(turns=True)).converse("stories", read=read)
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -147,6 +150,80 @@ def test_a_model_without_markers_can_still_take_turns(stories, capsys):
     ask(stories, prompt="Hello", turns=True, settings=Sampling(temperature=0.0, max_tokens=8))
     assert capsys.readouterr().out.strip()
     assert Tokenizer.load(stories.root / "stories").marker_ids == {}
+
+
+def drive(chat: Conversation, *lines: str) -> None:
+    """A person's lines, then the end of input."""
+    given = iter([*lines, "/exit"])
+    Terminal(chat).converse("stories", read=lambda _: next(given))
+
+
+def test_a_stop_string_ends_an_answer(stories, capsys):
+    ask(stories, prompt="Once upon a time", stop=("no such", "little"), settings=GREEDY)
+    assert capsys.readouterr().out == ", there was a \n"
+
+
+def test_undo_and_retry(talk, capsys):
+    chat = talk(turns=True, temperature=1.0)
+    drive(chat, "Hello", "How are you?", "/undo", "/undo", "/undo", "/retry")
+    out = capsys.readouterr().out
+    assert "forgotten: How are you?" in out and "forgotten: Hello" in out
+    assert "there is no turn to forget" in out and "nothing was asked yet" in out and chat.messages == []
+    drive(chat, "Hello")
+    first = chat.messages[-1]["content"]
+    drive(chat, "/retry")
+    assert [message["content"] == "Hello" for message in chat.messages] == [True, False]
+    assert chat.messages[-1]["content"] != first
+    continued = talk(turns=False, temperature=1.0)
+    drive(continued, "Once upon", "/retry")
+    assert continued.answered == 2 and continued.asked == "Once upon"
+
+
+def test_settings_and_the_system_message_change_on_the_way(talk, capsys):
+    chat = talk(turns=True)
+    drive(chat, "/set temperature=0.5 top_k=7", "/set nonsense=1", "/set top_k=many", "/set top_p=2", "/set")
+    out = capsys.readouterr().out
+    assert (chat.settings.temperature, chat.settings.top_k) == (0.5, 7)
+    assert "no setting 'nonsense'" in out and "'many' is no int" in out and "top_p=2.0 must be" in out
+    assert out.count("temperature=0.5  top_k=7") == 2
+    drive(chat, "/system Be kind.", "Hello")
+    assert chat.system == "Be kind." and len(chat.messages) == 2
+    drive(chat, "/system")
+    assert chat.system is None
+    drive(talk(turns=False), "/system Be kind.")
+    assert "no system message" in capsys.readouterr().out
+
+
+def test_a_saved_chat_is_read_back_as_one(talk, capsys, tmp_path):
+    chat, path = talk(turns=True), tmp_path / "chats.jsonl"
+    drive(chat, f"/save {path}", "/save", "/system Be kind.", "Hello", "And <then>?", f"/save {path}", "/reset")
+    drive(chat, "Again", f"/save {path}", f"/save {tmp_path / 'no' / 'folder'}")
+    out = capsys.readouterr().out
+    assert "nothing was said yet" in out and "/save needs a file" in out and "can't be written" in out
+    found = list(Chats([str(path)], tmp_path))
+    assert [message.role for message in found[0].messages] == ["system", *["user", "assistant"] * 2]
+    assert found[0].messages[3].content == "And <then>?" and found[1].messages[1].content == "Again"
+
+
+def test_on_a_terminal_answers_are_markdown(talk, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("CI", raising=False)
+    for name, markdown in (("xterm", True), ("dumb", False)):
+        monkeypatch.setenv("TERM", name)
+        chat = talk(turns=True)
+        monkeypatch.setattr(chat, "say", lambda _: iter(["**bo", "ld**\n\n- one\n\x1b[2J"]))
+        drive(chat, "Hello")
+        out = capsys.readouterr().out
+        assert ("•" in out) == ("\x1b[1mbold" in out) == markdown
+        assert "\x1b[2J" not in out
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_other_weights_tell_the_story_too(stories, capsys, weights):
+    ask(stories, prompt="Once upon a time", weights=weights, settings=Sampling(temperature=0.0, max_tokens=8))
+    assert capsys.readouterr().out.startswith(", there was a")
+    with pytest.raises(SpecError, match="--weights int4"):
+        ask(stories, prompt="Once", weights="int4")
 
 
 def test_a_closed_standard_input_is_no_prompt(stories, capsys, monkeypatch):

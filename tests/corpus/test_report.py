@@ -16,8 +16,8 @@ from gptcli.corpus.filters import FILTERS, View
 from gptcli.corpus.limits import limits, shown_limits
 from gptcli.corpus.reasons import Thresholds, about
 from gptcli.corpus.report import render_report, share
-from gptcli.corpus.report_page import safe
 from gptcli.corpus.spec import CorpusSpec
+from gptcli.page import safe
 
 HOSTILE = (
     "<script>alert(1)</script>\"><img src=x onerror=alert(1)> ' & \u202eabc\u202c \0 \ufeff \x1b[31m </pre></style>"

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from gptcli.artifacts.build import Build
 from gptcli.artifacts.manifest import Inputs, read_manifest, verify_files
 from gptcli.errors import ArtifactError, GateError, ResourceError, SpecError, StoppedError
-from gptcli.eval import run as eval_run
+from gptcli.eval import measurement
 from gptcli.eval.command import evaluate
 from gptcli.eval.naming import name_of
 from gptcli.models.load import load_model, read_config, save_adapter
@@ -25,7 +25,6 @@ from gptcli.models.lora import LoraConfig, apply_lora
 from gptcli.records.chats import held_out
 from gptcli.records.sources import expand, fingerprint, source_inputs
 from gptcli.runtime.stop import Stop
-from gptcli.scoring.gates import judge, parse_gate
 from gptcli.templates import encode_chat
 from gptcli.tokenizer import Tokenizer
 
@@ -58,9 +57,9 @@ def by_hand(root: Path, texts: list[str], directory: Path, seq_len: int) -> dict
 
 
 def texts_of(root: Path) -> list[str]:
-    from gptcli.eval.data import _column
+    from gptcli.scoring.provenance import _documents
 
-    return list(_column(root / "corpus" / "main", "val"))
+    return [text for _, text in _documents(root / "corpus" / "main", "val")]
 
 
 def test_figures_are_those_of_the_rule(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,7 +70,7 @@ def test_figures_are_those_of_the_rule(made: Path, capsys: pytest.CaptureFixture
     assert report["perplexity"] == pytest.approx(math.exp(report["loss"]))
     place = made / "evals" / "base"
     stored = json.loads((place / "report.json").read_text(encoding="utf-8"))
-    assert stored["loss"] == report["loss"] and stored["model"] == "base"
+    assert stored["figures"]["loss"] == report["loss"] and stored["model"] == "base"
     manifest = read_manifest(place, "evaluation")
     assert verify_files(place, manifest) == []
     assert {entry.role: entry.path for entry in manifest.inputs} == {
@@ -154,8 +153,8 @@ def test_gates_are_judged_after_the_report_and_again(made: Path, capsys: pytest.
     run(made, capsys, "base", "--fail-if", "bits_per_byte>100")
     with pytest.raises(SpecError, match="did you mean bits_per_byte"):
         run(made, capsys, "base", "--fail-if", "bits_per_bytes>100")
-    with pytest.raises(SpecError, match="no figure chat_loss"):
-        judge([parse_gate("chat_loss>1")], run(made, capsys, "base"))
+    with pytest.raises(GateError, match="chat_loss > 1 cannot be judged: chat_loss was not measured"):
+        run(made, capsys, "base", "--fail-if", "chat_loss>1")
 
 
 def test_baselines_are_what_the_compressors_give(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -353,13 +352,13 @@ def test_text_that_changes_while_it_is_scored_is_refused(
 ) -> None:
     (made / "texts").mkdir()
     (made / "texts" / "a.txt").write_text("the cat sat\n", encoding="utf-8")
-    opened = eval_run.open_model
+    opened = measurement.open_model
 
     def later(*arguments: Any) -> Any:
         (made / "texts" / "0.txt").write_text("a dog ran\n", encoding="utf-8")
         return opened(*arguments)
 
-    monkeypatch.setattr(eval_run, "open_model", later)
+    monkeypatch.setattr(measurement, "open_model", later)
     assert run(made, capsys, "base", "--text", "texts")["text_bytes"] == len("the cat sat\n")
 
     (made / "texts" / "0.txt").unlink()
@@ -368,6 +367,6 @@ def test_text_that_changes_while_it_is_scored_is_refused(
         (made / "texts" / "a.txt").write_text("the cat sat on the mat\n", encoding="utf-8")
         return opened(*arguments)
 
-    monkeypatch.setattr(eval_run, "open_model", other)
+    monkeypatch.setattr(measurement, "open_model", other)
     with pytest.raises(SpecError, match=r"texts/a\.txt changed while it was read"):
         run(made, capsys, "base", "--text", "texts", "--set", "limit=1", "--name", "other")

@@ -5,7 +5,8 @@ import torch
 
 from gptcli.errors import SpecError
 from gptcli.inference.cache import Cache
-from gptcli.inference.generate import Session, generate, read
+from gptcli.inference.generate import Session, generate
+from gptcli.inference.reader import read
 from gptcli.inference.sampling import Sampling
 from gptcli.models.init import init_weights
 from gptcli.models.llama import Llama, LlamaConfig
@@ -57,8 +58,8 @@ def test_rows_of_unequal_lengths_read_like_each_alone(model):
 
 def test_a_session_reads_only_what_is_new(model):
     session, read = Session(model), []
-    hidden = model.hidden
-    model.hidden = lambda ids, *rest: (read.append(ids.shape[1]), hidden(ids, *rest))[1]  # type: ignore[method-assign]
+    inner = session.reader.read
+    session.reader.read = lambda slots, rows: (read.append(len(rows[0])), inner(slots, rows))[1]  # type: ignore
     first = [1, 4, 5, 6, 7]
     answer = list(session.generate(first, greedy(6)))
     second = [*first, *answer, 9, 8]
@@ -69,7 +70,6 @@ def test_a_session_reads_only_what_is_new(model):
     read.clear()
     got_other = list(session.generate(other, greedy(6)))
     assert read[0] == 2
-    model.hidden = hidden  # type: ignore[method-assign]
     assert got == uncached(model, second, 6)
     assert got_other == uncached(model, other, 6)
 

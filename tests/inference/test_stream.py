@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from gptcli.inference.stream import stream_text
+from gptcli.inference.stream import TextWatcher, stream_text
 from gptcli.tokenize.hf_files import write_tokenizer
 from gptcli.tokenize.learning.train import count_words, train_model
 from gptcli.tokenizer import Tokenizer
@@ -39,3 +39,28 @@ def test_text_after_a_prompt_keeps_its_space(data_dir):
     prompt, rest = stories.encode("Once upon"), stories.encode("Once upon a time")[len(stories.encode("Once upon")) :]
     assert "".join(stream_text(stories, rest, after=[stories.bos_id, *prompt])) == " a time"
     assert "".join(stream_text(stories, rest)) == "a time"
+
+
+def test_nothing_of_a_stop_string_is_shown(tokenizer):
+    text = "one two 🐈‍⬛ enough and on"
+    ids = tokenizer.encode(text)
+    for stop in ("two", "o 🐈‍", "🐈‍⬛ en", "one", "en"):
+        taken: list[int] = []
+        pieces = list(stream_text(tokenizer, (taken.append(i) or i for i in ids), stop=["never", stop]))
+        assert "".join(pieces) == text[: text.index(stop)] and "" not in pieces
+        assert stop in tokenizer.decode(taken) and stop not in tokenizer.decode(taken[:-1])
+    for almost in ("enough and onw", "on on", "xyz"):
+        assert "".join(stream_text(tokenizer, iter(ids), stop=[almost])) == text
+
+
+def test_what_can_no_longer_become_a_stop_string_is_shown_at_once(tokenizer):
+    ids = tokenizer.encode("a <b> c <d> e")
+    shown = []
+    for count in range(1, len(ids) + 1):
+        watcher = TextWatcher(tokenizer, ["<d>"])
+        for token_id in ids[:count]:
+            watcher.feed(token_id)
+        plain = tokenizer.decode(ids[:count])
+        assert (plain.startswith(watcher.text) and len(plain) - len(watcher.text) <= 2) or watcher.stopped
+        shown.append(watcher.text)
+    assert shown[-1] == "a <b> c " and watcher.stopped

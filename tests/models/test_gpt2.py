@@ -9,7 +9,8 @@ import torch
 
 from gptcli.errors import ArtifactError, SpecError
 from gptcli.inference.cache import Cache
-from gptcli.inference.generate import generate, read
+from gptcli.inference.generate import generate
+from gptcli.inference.reader import read
 from gptcli.inference.sampling import Sampling
 from gptcli.models.config import Gpt2Config
 from gptcli.models.family import architectures, build_model, config_from_hf, sized_config

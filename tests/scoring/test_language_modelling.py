@@ -9,6 +9,7 @@ import torch
 from gptcli.artifacts.tokens import TokenStream
 from gptcli.models.config import LlamaConfig
 from gptcli.models.llama import Llama
+from gptcli.models.ops.native import native
 from gptcli.scoring import language_modelling
 from gptcli.scoring.language_modelling import TokenScore, bits_per_byte, score_stream, token_scores
 
@@ -79,7 +80,7 @@ def test_batch_size_does_not_move_the_figures(model: Llama) -> None:
 
 @pytest.mark.parametrize("length", [0, 1])
 def test_a_stream_without_a_target_scores_nothing(model: Llama, length: int) -> None:
-    found = score(model, TokenStream.of(np.zeros(length, np.uint16), 0))
+    found = score(model, TokenStream.of_documents([np.zeros(length, np.uint32)], [0]))
     assert found == TokenScore()
     assert math.isnan(found.loss) and math.isnan(bits_per_byte(found, 0))
 
@@ -156,3 +157,22 @@ def test_figures_of_a_score() -> None:
     assert total.accuracy == 0.25 and total.top5_accuracy == 0.75
     assert bits_per_byte(total, 4) == pytest.approx(1 / math.log(2))
     assert TokenScore(1e6, 1).perplexity == math.inf
+
+
+@pytest.mark.parametrize("softcap", [0.0, 5.0])
+def test_the_native_form_scores_as_the_plain_one(softcap: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, head = (torch.randn(size, 16, generator=generator).bfloat16() for size in (200, 300))
+    head[7] = head[3]  # equal logits
+    targets = torch.randint(0, 300, (200,), generator=generator)
+    targets[:40] = (hidden[:40] @ head.t()).argmax(1)
+    targets[40:60] = 7
+    assert native(hidden)
+    mine = language_modelling.token_figures(hidden, head, targets, softcap, confident=True)
+    monkeypatch.setattr(language_modelling, "native", lambda logits: False)
+    plain = language_modelling.token_figures(hidden, head, targets, softcap, confident=True)
+    assert torch.allclose(mine.nats, plain.nats, atol=1e-5)
+    assert mine.confidence is not None and plain.confidence is not None
+    assert torch.allclose(mine.confidence, plain.confidence, rtol=1e-5)
+    assert torch.equal(mine.ranks.clamp(max=5), plain.ranks.clamp(max=5))  # beyond the fifth, ties are not looked at
+    assert (mine.ranks == 0).sum() >= 40

@@ -287,7 +287,7 @@ def test_a_target_that_is_bos_carries_no_loss(tmp_path: Path) -> None:
     assert sequences(stream, index, [0], 0, 1).targets[0, :4].tolist() == [IGNORED, 6, 2, IGNORED]
     assert sequences(stream, index, [0], 0, None).targets[0, :4].tolist() == [1, 6, 2, IGNORED]
     with pytest.raises(ArtifactError, match="made for 4 tokens, and the split has 3"):
-        sequences(TokenStream.of(np.arange(3, dtype=np.uint16), 3), index, [0], 0, None)
+        sequences(TokenStream.of_documents([np.arange(3, dtype=np.uint32)], [3]), index, [0], 0, None)
 
 
 def test_ignored_is_the_loss_s() -> None:

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 def batches_of(count: int = 1000) -> TokenBatches:
-    stream = TokenStream.of(np.arange(count, dtype=np.uint16), count)
+    stream = TokenStream.of_documents([np.arange(count, dtype=np.uint32)], [count])
     return TokenBatches(StreamRows(stream, 10, None, np.arange(0, count + 1, 50)), sequences=6, seed=1)
 
 

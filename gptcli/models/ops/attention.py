@@ -1,4 +1,4 @@
-"""Causal attention, also within documents that share a row.
+"""Causal attention, also within documents that share a row, and along the branches of a tree of tokens.
 
 Shapes: B sequences, T tokens, N heads, K key/value heads (each shared by G = N/K heads, Ainslie et al. 2023), D
 head_dim.
@@ -35,11 +35,9 @@ class Starts:
     def prepare(self, x: Tensor, head_dim: int) -> None:
         """Make what attention of x [B,T,H] will want, now: a compiler does not trace what a recomputed layer would
         leave behind."""
-        from gptcli.models.ops import flex
-
         if native(x):
             return
-        _ = self.blocks if flex.serves(x.device, head_dim) else self.mask
+        _ = self.blocks if _flex_serves(x.device, head_dim) else self.mask
 
     @property
     def mask(self) -> Tensor:
@@ -66,26 +64,72 @@ class Starts:
         return self._rows
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, starts: Starts | None = None) -> Tensor:
-    """softmax(q·kᵀ/√D)·v over the positions from `starts` (None: from 0) up to each one's own.
+class Branches:
+    """Rows of tokens that are trees in depth-first order: `last` [B,T] is the place of each one's last descendant (its
+    own where it has none), and a token sees itself and its ancestors, those j with j ≤ i ≤ last[j]."""
+
+    def __init__(self, last: Tensor) -> None:
+        self.last = last
+        self._bias: Tensor | None = None
+        self._blocks: Any = None
+
+    def prepare(self, x: Tensor, head_dim: int) -> None:
+        """Make what attention of x [B,T,H] will want, now."""
+        _ = self.blocks if _flex_serves(x.device, head_dim) else self.bias(x.dtype)
+
+    def bias(self, dtype: torch.dtype) -> Tensor:
+        """[B,1,T,T], 0 where a query (row) sees a key (column), else -inf: every layer would make that of booleans."""
+        if self._bias is None or self._bias.dtype != dtype:
+            steps = torch.arange(self.last.shape[1], device=self.last.device)
+            unseen = (steps[:, None] < steps) | (steps[:, None] > self.last[:, None, :])
+            self._bias = torch.zeros(unseen.shape, dtype=dtype, device=unseen.device).masked_fill_(unseen, -torch.inf)
+            self._bias = self._bias[:, None]
+        return self._bias
+
+    @property
+    def blocks(self) -> Any:
+        """The same for FlexAttention."""
+        if self._blocks is None:
+            from gptcli.models.ops.flex import branch_mask
+
+            self._blocks = branch_mask(self.last)
+        return self._blocks
+
+
+def _flex_serves(device: torch.device, head_dim: int) -> bool:
+    if device.type != "cuda":  # its import takes longer than torch's own: it brings the compiler
+        return False
+    from gptcli.models.ops import flex
+
+    return flex.serves(device, head_dim)
+
+
+def sight(starts: Tensor | None, last: Tensor | None) -> Starts | Branches | None:
+    """What the tokens of a batch see: from `starts` on, their ancestors by `last`, or all before them."""
+    if last is not None:
+        return Branches(last)
+    return None if starts is None else Starts(starts)
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, starts: Starts | Branches | None = None) -> Tensor:
+    """softmax(q·kᵀ/√D)·v over what each position sees (None: all up to its own).
 
     q [B,N,T,D], k and v [B,K,T,D] → [B,T,N·D].
     """
-    if native(q):
+    if native(q) and not isinstance(starts, Branches):
         out: Tensor = _Attention.apply(q, k, v, starts)  # type: ignore[no-untyped-call]
         return out
     if starts is None:
         return attend(q, k, v, None)
-    if q.is_cuda:
+    if _flex_serves(q.device, q.shape[3]):
         from gptcli.models.ops import flex
 
-        if flex.serves(q.device, q.shape[3]):
-            return flex.attend_blocks(q, k, v, starts.blocks)
-    return attend(q, k, v, starts.mask)
+        return flex.attend_blocks(q, k, v, starts.blocks)
+    return attend(q, k, v, starts.bias(q.dtype) if isinstance(starts, Branches) else starts.mask)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of q [B,N,T,D] to k and v [B,K,S,D] where `mask` [B,1,T,S] is true (None: causal) → [B,T,N·D]."""
+    """Attention of q [B,N,T,D] to k and v [B,K,S,D] where `mask` [B,1,T,S] is true or 0 (None: causal) → [B,T,N·D]."""
     batch, heads, length, size = q.shape
     grouped = heads > k.shape[1]
     if grouped and q.device.type == "cuda" and q.dtype == torch.float32:

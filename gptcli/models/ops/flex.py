@@ -25,6 +25,16 @@ def block_mask(starts: Tensor) -> BlockMask:
     return create_block_mask(seen, rows, None, length, length, device=starts.device)
 
 
+def branch_mask(last: Tensor) -> BlockMask:
+    """The same of trees whose tokens see their ancestors, by the place of each one's last descendant, `last` [B,T]."""
+
+    def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key <= query) & (query <= last[batch, key])
+
+    rows, length = last.shape
+    return create_block_mask(seen, rows, None, length, length, device=last.device)
+
+
 def attend_blocks(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask) -> Tensor:
     """q [B,N,T,D], k and v [B,K,T,D] → [B,T,N·D]."""
     run: Any = flex_attention if torch.compiler.is_compiling() or not q.is_cuda else _compiled()

@@ -1,4 +1,4 @@
-"""The bricks of report.html: text made safe, tables, bars as inline SVG, and the page round them.
+"""The bricks of a report.html: text made safe, tables, bars as inline SVG, and the page round them.
 
 The page is one file that loads nothing; whatever stands in a document is shown, never obeyed.
 """

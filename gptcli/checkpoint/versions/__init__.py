@@ -1,0 +1,1 @@
+"""The command lines of the verbs on versions: tag, alias, rollback, promote, log, push, pull."""

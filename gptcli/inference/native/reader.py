@@ -1,0 +1,158 @@
+"""The reader of models on a CPU: inference/native/step.py over packed tokens, in fp32 but for the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gptcli.inference.native import layout
+from gptcli.inference.native.step import step
+from gptcli.inference.native.team import helpers
+from gptcli.inference.native.vectors import CACHE_LINE, LANES
+from gptcli.inference.native.weights import collect
+from gptcli.models.family import CausalLM
+from gptcli.models.gpt2 import Gpt2
+
+TOKENS_AT_ONCE = 128  # of a prompt: more would not make the products faster
+Array = npt.NDArray[Any]
+
+
+class NativeReader:
+    """Sequences and their keys and values (fp32), read in compiled loops that all threads of torch's number share.
+
+    The logits of `read` are overwritten by the next one. A sequence's logits are bit for bit the same whatever is
+    read beside it, in however many pieces and by however many threads.
+    """
+
+    def __init__(self, model: CausalLM, slots: int, capacity: int = 256) -> None:
+        config = model.config
+        self._model, self._limit = model, config.max_position_embeddings
+        self._weights = collect(model)
+        self._capacity = min(capacity, self._limit)
+        self._padded = -(-config.head_dim // LANES) * LANES
+        self._keys, self._values = self._tables(slots), self._tables(slots)
+        self.lengths = [0] * slots
+        eps = model.config.layer_norm_epsilon if isinstance(model, Gpt2) else model.config.rms_norm_eps
+        self._numbers = np.asarray([eps], np.float32)
+        self._tokens = 0  # that the buffers have room for
+        self._buffers: tuple[Array, ...] = ()
+
+    @torch.no_grad()
+    def read(self, slots: Sequence[int], rows: Sequence[Sequence[int]]) -> Tensor:
+        """See Reader."""
+        longest = max(self.lengths[slot] + len(row) for slot, row in zip(slots, rows, strict=True))
+        if longest > self._capacity:
+            self._grow(longest)
+        packed = [
+            (slot, self.lengths[slot] + i, token, number if i == len(row) - 1 else -1)
+            for number, (slot, row) in enumerate(zip(slots, rows, strict=True))
+            for i, token in enumerate(row)
+        ]
+        logits = np.empty((len(rows), self._model.config.vocab_size), np.float32)
+        for start in range(0, len(packed), TOKENS_AT_ONCE):
+            self._read_some(np.asarray(packed[start : start + TOKENS_AT_ONCE], np.int64), logits)
+        for slot, row in zip(slots, rows, strict=True):
+            self.lengths[slot] += len(row)
+        return self._capped(torch.from_numpy(logits))
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """See Reader."""
+        if source != target:
+            for table in (self._keys, self._values):
+                table[:, target, :, :length] = table[:, source, :, :length]
+        self.lengths[target] = length
+
+    def _read_some(self, packed: Array, logits: Array) -> None:
+        """Read tokens [M,4]: their slots, positions and ids, and whose logits are wanted after them (or -1)."""
+        slots, positions, ids, numbers = (np.ascontiguousarray(column) for column in packed.T)
+        wanted = np.flatnonzero(numbers >= 0)
+        begins = np.flatnonzero(np.diff(slots, prepend=-1))
+        runs = np.append(begins, len(slots))
+        x = self._embedded(ids, positions)
+        out = np.empty((len(wanted), logits.shape[1]), np.float32)
+        self._share(slots, positions, runs, wanted, x, out)
+        logits[numbers[wanted]] = out
+
+    def _share(self, *tokens: Array) -> None:
+        slots, positions, runs, wanted, x, out = tokens
+        weights, work = self._weights, np.zeros(self._work_size, np.int64)
+        joined, queries, mixed, inner, own = self._room(len(slots))
+        given = (weights.matrices, weights.gains, weights.values, self._shape, self._numbers, weights.cos, weights.sin)
+        held = (self._keys.reshape(-1), self._values.reshape(-1), x, joined, queries, mixed, inner, out)
+        call = partial(step, *given, slots, positions, runs, wanted, *held)
+        team = helpers(len(own) - 1)
+        try:
+            for number, helper in enumerate(team):
+                if not helper.busy:
+                    helper.give(partial(call, own[number + 1], work))
+            call(own[0], work)
+        except BaseException:  # Ctrl-C before this thread began: the others finish by themselves, into these buffers
+            for helper in team:
+                helper.join()
+            raise
+
+    def _embedded(self, ids: Array, positions: Array) -> Array:
+        model, at = self._model, torch.from_numpy(ids)
+        if isinstance(model, Gpt2):
+            places = model.transformer.wpe.weight[torch.from_numpy(positions)]
+            x: Tensor = model.transformer.wte(at).float() + places.float()
+        else:
+            x = model.model.embed_tokens(at).float()
+        found: Array = x.numpy()
+        return found
+
+    def _capped(self, logits: Tensor) -> Tensor:
+        cap = self._model.softcap
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    @property
+    def _shape(self) -> Array:
+        config = self._model.config
+        sizes = (config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+        places = (self._padded, config.intermediate_size, config.num_hidden_layers, len(self.lengths), self._capacity)
+        kinds = (int(isinstance(self._model, Gpt2)), self._weights.activation)
+        return np.asarray((*sizes, *places, *kinds), np.int64)
+
+    @property
+    def _work_size(self) -> int:
+        lists = self._model.config.num_hidden_layers * layout.LISTS + 1
+        return 2 * lists * CACHE_LINE // 8
+
+    def _room(self, count: int) -> tuple[Array, ...]:
+        """Buffers for `count` tokens, kept from call to call: joined, queries, mixed, inner, and one a thread."""
+        threads = torch.get_num_threads()
+        if count > self._tokens or len(self._buffers[-1]) != threads:
+            self._tokens = max(count, self._tokens)
+            config, room = self._model.config, self._tokens
+            heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+            own = room * (config.hidden_size + 2 * layout.COLUMNS) + self._padded + 4 * self._capacity
+            shapes = (
+                (room, (heads + 2 * kv_heads) * size),
+                (kv_heads, room * heads // kv_heads, self._padded),
+                (room, heads * size),
+                (room, config.intermediate_size),
+                (threads, own),
+            )
+            self._buffers = tuple(np.zeros(shape, np.float32) for shape in shapes)
+        return self._buffers
+
+    def _tables(self, slots: int) -> Array:
+        config = self._model.config
+        shape = (config.num_hidden_layers, slots, config.num_key_value_heads, self._capacity, self._padded)
+        return np.empty(shape, np.float32)
+
+    def _grow(self, length: int) -> None:
+        before = self._capacity
+        self._capacity = min(max(2 * before, length), self._limit)
+        self._tokens = 0
+        for name in ("_keys", "_values"):
+            old = getattr(self, name)
+            new = self._tables(len(self.lengths))
+            new[:, :, :, :before] = old
+            setattr(self, name, new)
