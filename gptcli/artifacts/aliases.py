@@ -3,8 +3,9 @@
 models/MODEL/log.jsonl is the truth: a line a change, appended whole and synced, never altered. A version's own line
 stands in its manifest too (`records.log`), so that the rename that makes the version is also the moment of its line
 and of the alias it moves: where the line is not in the log yet it is implied, and the next change writes it down.
+A version's line moves no alias that has moved since it was written, and none for a version that comes back.
 aliases.json is derived, for whoever reads it without gptcli; before there was a log it was the truth, and it is read as
-that where there is none.
+that where there is none: it alone then says what aliases there are.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from gptcli.errors import ArtifactError
 ALIASES = "aliases.json"
 LOG = "log.jsonl"
 LATEST = "latest"  # the alias that follows the highest version by itself; no line ever moves it
-MADE_BY = ("tag", "promote", "pull")  # verbs whose line says that a version came to be
+RETURNED = "returned"  # a version that was gone stands again; it brings back no alias
+MADE_BY = ("tag", "promote", "pull", RETURNED)  # verbs whose line says that a version came to be
 LINE = "log"  # in a version's records: the line by which it came to be
 
 Entry = dict[str, Any]  # a line: time, by, verb, and of version, alias, from, to, message … those that it has
@@ -91,8 +93,9 @@ def written_lines(path: Path) -> list[Entry]:
 
 def implied_lines(folder: Path, written: list[Entry]) -> list[Entry]:
     """What has happened to a model beyond its log's lines: aliases set before there was a log, versions that came to
-    be, and versions that somebody took away."""
-    entries = [] if written else _earlier_aliases(folder / ALIASES)
+    be or came back, and versions that somebody took away."""
+    is_told = not written and (folder / ALIASES).is_file()
+    entries = _earlier_aliases(folder / ALIASES) if is_told else []
     logged: set[str] = set()
     for entry in written:
         if entry.get("verb") in MADE_BY and "version" in entry:
@@ -101,7 +104,30 @@ def implied_lines(folder: Path, written: list[Entry]) -> list[Entry]:
             logged.discard(str(entry.get("version")))
     standing = set(standing_versions(folder))
     entries += [{"time": now(), "verb": "gone", "version": version} for version in sorted(logged - standing)]
-    return entries + sorted((_line_of(folder, version) for version in standing - logged), key=_when)
+    for line in sorted((_line_of(folder, version) for version in standing - logged), key=_when):
+        if _making(line) in {_making(entry) for entry in written if entry.get("verb") in MADE_BY}:
+            entries.append({"time": now(), "verb": RETURNED, "version": line["version"]})
+        else:
+            is_current = not is_told and _is_current(line, written, entries)
+            entries.append(line if is_current else without_alias(line))
+    return entries
+
+
+def _is_current(line: Entry, written: list[Entry], implied: list[Entry]) -> bool:
+    """Whether a version's line can be the model's last change, which a crash kept out of the log: nothing was logged
+    after it, and the alias points where the line moved it from."""
+    is_last = not written or str(written[-1].get("time", "")) <= str(line["time"])
+    return is_last and line.get("from") == replay([*written, *implied]).get(str(line.get("alias")))
+
+
+def without_alias(line: Entry) -> Entry:
+    """A line as far as it moves no alias."""
+    return {key: value for key, value in line.items() if key not in ("alias", "from", "to")}
+
+
+def _making(line: Entry) -> tuple[str, str]:
+    """What tells a version's coming to be from that of another by its number."""
+    return str(line.get("version")), str(line.get("time"))
 
 
 def _when(entry: Entry) -> tuple[str, str]:
@@ -109,8 +135,6 @@ def _when(entry: Entry) -> tuple[str, str]:
 
 
 def _earlier_aliases(path: Path) -> list[Entry]:
-    if not path.is_file():
-        return []
     try:
         found = {str(name): str(version) for name, version in json.loads(path.read_bytes()).items()}
     except (OSError, ValueError, AttributeError) as error:

@@ -17,6 +17,7 @@ from typing import Any
 
 from gptcli import __version__
 from gptcli.artifacts.durable import canonical_json, json_text, sha256_file, write_text
+from gptcli.artifacts.manifest_types import require_types
 from gptcli.errors import ArtifactError
 
 MANIFEST = "manifest.json"
@@ -148,12 +149,28 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 def read_manifest(directory: Path, kind: str | None = None) -> Manifest:
     """The manifest in `directory`.
 
-    Raises ArtifactError when there is none, when it can't be read, when it was written by a newer gptcli, or when
-    the artifact is of another kind.
+    Raises ArtifactError when there is none, when it can't be read or a field of it is of another type, when it was
+    written by a newer gptcli, or when the artifact is of another kind.
     """
     path = directory / MANIFEST
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        is_there = directory.exists()
+        fault = f"{directory} is no finished artifact: it has no {MANIFEST}"
+        raise ArtifactError(
+            fault if is_there else f"there is no {kind or 'artifact'} {directory}", "gptcli status"
+        ) from error
+    except OSError as error:
+        raise _unreadable(f"{directory}", error) from error
+    return parse_manifest(data, f"{directory}", kind)
+
+
+def parse_manifest(data: bytes, place: str, kind: str | None = None) -> Manifest:
+    """A manifest of its bytes; `place` is told as where it stands. Raises ArtifactError as `read_manifest` does."""
+    try:
+        raw = json.loads(data)
+        require_types(raw, without=(_SUM,))
         manifest = Manifest(
             **{
                 **{key: raw[key] for key in raw if key != _SUM},
@@ -161,23 +178,21 @@ def read_manifest(directory: Path, kind: str | None = None) -> Manifest:
                 "files": tuple(FileEntry(**entry) for entry in raw["files"]),
             }
         )
-    except (FileNotFoundError, NotADirectoryError) as error:
-        is_there = directory.exists()
-        fault = f"{directory} is no finished artifact: it has no {MANIFEST}"
-        raise ArtifactError(
-            fault if is_there else f"there is no {kind or 'artifact'} {directory}", "gptcli status"
-        ) from error
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}", "build the artifact again with --force") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise _unreadable(place, error) from error
     if kind is not None and manifest.kind != kind:
-        raise ArtifactError(f"{directory} holds a {manifest.kind}, not a {kind}", "gptcli status")
+        raise ArtifactError(f"{place} holds a {manifest.kind}, not a {kind}", "gptcli status")
     if manifest.format_version > FORMAT_VERSIONS.get(manifest.kind, 0):
         raise ArtifactError(
-            f"{directory} was written by gptcli {manifest.gptcli_version} in format {manifest.format_version}, "
+            f"{place} was written by gptcli {manifest.gptcli_version} in format {manifest.format_version}, "
             f"newer than this gptcli {__version__} reads",
             "pip install --upgrade gptcli",
         )
     return manifest
+
+
+def _unreadable(place: str, error: Exception) -> ArtifactError:
+    return ArtifactError(f"{place}/{MANIFEST} cannot be read: {error}", "build the artifact again with --force")
 
 
 def manifest_of(directory: Path) -> Manifest | None:
@@ -187,35 +202,53 @@ def manifest_of(directory: Path) -> Manifest | None:
 
 def verify_files(directory: Path, manifest: Manifest) -> list[str]:
     """What is wrong with an artifact's bytes, one line a file; an empty list when it is whole."""
-    problems = []
-    for entry in manifest.files:
-        path = directory / entry.path
-        if not path.is_file():
-            problems.append(f"{entry.path}: missing")
-        elif path.stat().st_size != entry.bytes:
-            problems.append(f"{entry.path}: {path.stat().st_size} bytes where the manifest has {entry.bytes}")
-        elif sha256_file(path) != entry.sha256:
-            problems.append(f"{entry.path}: its bytes do not match their SHA-256")
-    try:
-        computed = content_sha256(
-            manifest.kind, manifest.format_version, manifest.spec, manifest.files, Inputs(manifest.inputs)
-        )
-    except ValueError as error:  # a number out of range, which nothing writes
-        computed = str(error)
-    if computed != manifest.content_sha256:
-        problems.append(f"{MANIFEST}: content_sha256 does not match its own fields")
-    elif own_sum(directory / MANIFEST) is False:
-        problems.append(f"{MANIFEST}: its bytes do not match its manifest_sha256")
+    told = ((entry.path, _file_problem(directory / entry.path, entry)) for entry in manifest.files)
+    problems = [f"{name}: {problem}" for name, problem in told if problem is not None]
+    problem = manifest_problem(manifest, own_sum(directory / MANIFEST))
+    if problem is not None:
+        problems.append(f"{MANIFEST}: {problem}")
     return problems
+
+
+def _file_problem(path: Path, entry: FileEntry) -> str | None:
+    try:
+        if not path.is_file():
+            return "missing"
+        if path.stat().st_size != entry.bytes:
+            return f"{path.stat().st_size} bytes where the manifest has {entry.bytes}"
+        return None if sha256_file(path) == entry.sha256 else "its bytes do not match their SHA-256"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+
+
+def content_of(manifest: Manifest) -> str | None:
+    """The content_sha256 that a manifest's own fields give, whatever it says; None where no content has such fields."""
+    inputs = Inputs(manifest.inputs)
+    try:
+        return content_sha256(manifest.kind, manifest.format_version, manifest.spec, manifest.files, inputs)
+    except ValueError:  # a number out of range, which nothing writes
+        return None
+
+
+def manifest_problem(manifest: Manifest, is_sound: bool | None) -> str | None:
+    """What is wrong with a manifest by its own checksums, None where nothing is; `is_sound`: what `own_sum` or
+    `sum_matches` says of its bytes."""
+    if content_of(manifest) != manifest.content_sha256:
+        return "content_sha256 does not match its own fields"
+    return "its bytes do not match its manifest_sha256" if is_sound is False else None
 
 
 def own_sum(path: Path) -> bool | None:
     """Whether a manifest's bytes are those that it was written with; None where it was written without a checksum, or
     isn't there."""
     try:
-        data = path.read_bytes()
+        return sum_matches(path.read_bytes())
     except OSError:
         return None
+
+
+def sum_matches(data: bytes) -> bool | None:
+    """Whether a manifest's bytes fit the checksum in them; None where there is none."""
     found = _SUM_LINE.search(data)
     if found is None:
         return None

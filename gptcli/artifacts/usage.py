@@ -9,18 +9,31 @@ from gptcli.artifacts.build import SPEC
 from gptcli.artifacts.locations import step_directories
 from gptcli.artifacts.manifest import MANIFEST, manifest_of
 from gptcli.artifacts.project import FOLDERS, Project
+from gptcli.artifacts.versions import is_version
 from gptcli.errors import ArtifactError
 
 
 def artifact_directories(project: Project) -> list[Path]:
-    """The directory of every artifact of the project that has a manifest, readable or not, in the chain's order."""
+    """The directory of every artifact of the project that has a manifest, readable or not, or has lost it (see
+    `had_manifest`), in the chain's order."""
     found: list[Path] = []
     for folder in FOLDERS:
         for path in folders(project.root / folder):
             inner = list(step_directories(path).values()) if folder == "runs" else []
             inner += folders(path) if folder == "models" else []
-            found += [directory for directory in [*inner, path] if (directory / MANIFEST).exists()]
+            found += [each for each in [*inner, path] if (each / MANIFEST).exists() or had_manifest(project, each)]
     return found
+
+
+def had_manifest(project: Project, directory: Path) -> bool:
+    """Whether a directory of that name never stood without a manifest: a run's step-* or a model's version takes its
+    name when it is whole."""
+    match project.relative(directory).split("/"):
+        case ["runs", _, "checkpoints", name]:
+            return name.startswith("step-")
+        case ["models", _, name]:
+            return is_version(name)
+    return False
 
 
 def folders(parent: Path) -> list[Path]:

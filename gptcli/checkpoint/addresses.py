@@ -35,10 +35,12 @@ def source_of(project: Project, typed: str, offline: bool) -> Store:
     Raises as `target_of`.
     """
     scheme = _scheme(typed, offline)
-    return _hub(*_repository(typed)) if scheme == "hf" else _tree(project, typed.rstrip("/"), scheme)
+    return _hub(*_repository(typed)) if scheme == "hf" else _tree(project, typed.rstrip("/") or "/", scheme)
 
 
 def _scheme(typed: str, offline: bool) -> str:
+    if not typed.strip():
+        raise SpecError("no place was named", "a folder (. is this project's), s3://…, another of fsspec's, or hf://")
     match = _SCHEME.match(typed)
     scheme = match[1].lower() if match else ""
     if offline and scheme not in ("", *_LOCAL):

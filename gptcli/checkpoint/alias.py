@@ -28,7 +28,8 @@ def point_alias(project: Project, first: str, second: str, message: str | None =
     """Make an alias of a model point at one of its versions.
 
     The two words are a version and an alias in either order: what has a colon (MODEL:1.2.0, or MODEL:ALIAS for where
-    that points) or is a version (then of the project's own model) is the version, the other the alias. Raises
+    that points) or is a version (then of the project's own model) is the version, the other the alias; an alias may
+    name its model too (MODEL:ALIAS beside 1.2.0). Raises
     SpecError where that leaves a doubt or a word is no name, ArtifactError when there is no such version.
     """
     ref, alias = _version_and_alias(project, first, second)
@@ -82,6 +83,13 @@ def no_alias(model: str, alias: str, aliases: dict[str, str]) -> ArtifactError:
 def _version_and_alias(project: Project, first: str, second: str) -> tuple[str, str]:
     """MODEL:VERSION, whole, and the alias."""
     words = [(first, second), (second, first)]
+    for version, name in words:
+        model, colon, alias = name.rpartition(":")
+        if colon and not is_version(alias) and version.removeprefix(f"{model}:") != version:
+            return version, alias
+        if colon and not is_version(alias) and is_version(version):
+            require_name(model, "a model")
+            return f"{model}:{version}", alias
     found = [pair for pair in words if _is_reference(pair[0]) and not _is_reference(pair[1])]
     if len(found) != 1:
         neither, both = f"{first} names no version, nor does {second}", f"both {first} and {second} name a version"

@@ -18,8 +18,9 @@ from torch import Tensor
 from gptcli.artifacts.durable import sha256_file
 from gptcli.artifacts.locations import model_input, resolve_model
 from gptcli.artifacts.project import Project
+from gptcli.checkpoint.bars import OpenBar
 from gptcli.checkpoint.derived import Derivation, derive
-from gptcli.checkpoint.importing import CHECKPOINT, OpenBar
+from gptcli.checkpoint.one_step_run import CHECKPOINT
 from gptcli.console import Report, human_bytes, human_count
 from gptcli.errors import ArtifactError, SpecError
 from gptcli.models.arithmetic import ema_weights, mean_weights, spherical, weighted

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from gptcli.checkpoint.versions.command import alias, log, promote, pull, push, rollback, tag
+from gptcli.checkpoint.versions.command import alias, log, open_bar, promote, pull, push, rollback, tag
 from gptcli.options import Place, shared_options
 
 checkpoint = typer.Typer(
@@ -22,12 +22,6 @@ checkpoint = typer.Typer(
 Model = Annotated[str, typer.Argument(help="Run, RUN@best, RUN@1000, MODEL:1.2.0 or a directory.")]
 NewRun = Annotated[str, typer.Option("--name", help="The run to make of them.")]
 Again = Annotated[bool, typer.Option("--force", help="Make it again; the run that stands is kept as NAME.1.")]
-
-
-def _open_bar(label: str, total: float) -> Any:
-    from gptcli.progress import Progress
-
-    return Progress().bar(label, total, "bytes")
 
 
 @checkpoint.command("list")
@@ -83,6 +77,8 @@ def verify(
 ) -> None:
     """Check every file against its hash, and that all weights are finite; exit 3 when something is damaged.
 
+    all: the logs of versions and of runs too, and that no version and no checkpoint has lost its manifest.
+
     \b
     Examples:
       gptcli checkpoint verify
@@ -91,10 +87,9 @@ def verify(
     from gptcli.artifacts.project import Project
     from gptcli.checkpoint import verify as verb
     from gptcli.console import print_json, print_rows
-    from gptcli.progress import Progress
 
     project = Project.open(shared.project, shared.recipe)
-    with Progress().bar("verifying", None, "bytes") as bar:
+    with open_bar("verifying", verb.bytes_to_check(project, model)) as bar:
         found = verb.verify(project, model, finite, bar.advance, deep)
     if shared.as_json:
         print_json({"artifacts": found, "damaged": sum(bool(entry["problems"]) for entry in found)})
@@ -134,7 +129,7 @@ def import_model(
     from gptcli.console import print_report
 
     wish = verb.Wish(path, tokenizer, dtype)
-    report = verb.import_model(Project.open(shared.project, shared.recipe), wish, name, force, _open_bar)
+    report = verb.import_model(Project.open(shared.project, shared.recipe), wish, name, force, open_bar)
     print_report(report, shared.as_json)
 
 
@@ -161,7 +156,7 @@ def diff(
     from gptcli.checkpoint import diff as verb
     from gptcli.console import print_report
 
-    report = verb.diff(Project.open(shared.project, shared.recipe), one, other, picture, _open_bar)
+    report = verb.diff(Project.open(shared.project, shared.recipe), one, other, picture, open_bar)
     print_report(report, shared.as_json)
 
 
@@ -198,7 +193,7 @@ def average(
     from gptcli.console import print_report
 
     wish = verb.Wish(method, weights, t, decay)
-    report = verb.average(Project.open(shared.project, shared.recipe), models, wish, name, force, _open_bar)
+    report = verb.average(Project.open(shared.project, shared.recipe), models, wish, name, force, open_bar)
     print_report(report, shared.as_json)
 
 
@@ -221,7 +216,7 @@ def merge(
     from gptcli.checkpoint import merge as verb
     from gptcli.console import print_report
 
-    report = verb.merge(Project.open(shared.project, shared.recipe), adapter, name, force, _open_bar)
+    report = verb.merge(Project.open(shared.project, shared.recipe), adapter, name, force, open_bar)
     print_report(report, shared.as_json)
 
 

@@ -1,42 +1,23 @@
-"""Runs that verbs make of standing models: their one checkpoint, at step 0, is what the verb computed.
-
-Such a run is begun as training begins one: its spec.json first, which names what it is made from, then the checkpoint
-as an artifact, the manifest last. So whatever cuts it short, the same command goes on.
-"""
+"""Runs that verbs make of standing models: their one checkpoint, at step 0, is what the verb computed."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gptcli.artifacts.build import SPEC, Build, repair, set_aside, touch
-from gptcli.artifacts.durable import sha256_file, write_bytes, write_json
+from gptcli.artifacts.build import SPEC, touch
 from gptcli.artifacts.locations import model_input
-from gptcli.artifacts.manifest import (
-    FileEntry,
-    Input,
-    Inputs,
-    Manifest,
-    make_manifest,
-    manifest_of,
-    verify_files,
-    write_manifest,
-)
+from gptcli.artifacts.manifest import Input, Inputs, Manifest, manifest_of
 from gptcli.artifacts.project import Project
-from gptcli.artifacts.rows import METRICS
+from gptcli.checkpoint.bars import OpenBar
 from gptcli.checkpoint.imported import check_written, write_model
-from gptcli.checkpoint.importing import CHECKPOINT, OpenBar, holds_another_s
-from gptcli.console import human_bytes
-from gptcli.errors import ArtifactError, ResourceError
+from gptcli.checkpoint.one_step_run import CHECKPOINT, Making, end_swap, holds_another_s, make_run
+from gptcli.errors import ArtifactError
 from gptcli.models.importers import ForeignModel
-from gptcli.runtime.device import peak_memory_bytes
-
-_SPARE_BYTES = 64 << 20  # of the disk, beside the weights
 
 
 @dataclass(frozen=True)
@@ -60,7 +41,7 @@ def derive(project: Project, wanted: Derivation, name: str, force: bool, open_ba
         if project.path(entry.path).resolve().is_relative_to(place.resolve()):
             raise ArtifactError(f"runs/{name} is what it is to be made from", "choose another --name")
     with project.lock("runs", name):
-        repair(place / CHECKPOINT)
+        end_swap(place)
         manifest, begun = _standing(place, force)
         spec = json.loads(json.dumps(wanted.spec))
         is_same = begun is not None and begun == _identity(spec, wanted.inputs)
@@ -69,10 +50,8 @@ def derive(project: Project, wanted: Derivation, name: str, force: bool, open_ba
             return manifest, False
         _require_free(place, manifest, begun, is_same, force)
         model, facts = wanted.open()
-        _require_room(project, model)
-        if force and place.exists() and (manifest is not None or not is_same):
-            set_aside(place)
-        return _make(project, place, spec, wanted, model, facts, open_bar), True
+        write = partial(_write, project, wanted, model, facts, open_bar)
+        return make_run(place, Making(spec, Inputs(wanted.inputs), _bytes(model), write)), True
 
 
 def _standing(place: Path, force: bool) -> tuple[Manifest | None, tuple[Any, ...] | None]:
@@ -121,46 +100,19 @@ def _require_free(
     )
 
 
-def _require_room(project: Project, model: ForeignModel) -> None:
-    need = sum(tensor.bytes for tensor in model.tensors.values()) + _SPARE_BYTES
-    free = shutil.disk_usage(project.root).free
-    if need > free:
-        raise ResourceError(
-            f"the model needs about {human_bytes(need)} of disk, {human_bytes(free)} are free",
-            "free some space, or point -C at another disk",
-        )
+def _write(
+    project: Project, wanted: Derivation, model: ForeignModel, facts: dict[str, Any], open_bar: OpenBar, target: Path
+) -> dict[str, Any]:
+    """Compute the model into `target`; figures for the checkpoint's stats."""
+    with open_bar(wanted.spec["made"], 2 * _bytes(model)) as bar:
+        found = facts | write_model(model, model.tokenizer, "auto", target, bar.advance)
+        check_written(model, "auto", target, bar.advance)
+    _require_unchanged(project, wanted.inputs)
+    return found
 
 
-def _make(
-    project: Project,
-    place: Path,
-    spec: dict[str, Any],
-    wanted: Derivation,
-    model: ForeignModel,
-    facts: dict[str, Any],
-    open_bar: OpenBar,
-) -> Manifest:
-    inputs, target = Inputs(wanted.inputs), place / CHECKPOINT
-    told = [asdict(entry) for entry in wanted.inputs]
-    write_json(place / SPEC, {"kind": "run", "spec": spec, "inputs": told})
-    manifest = manifest_of(target)
-    is_ours = manifest is not None and _identity(manifest.spec, manifest.inputs) == _identity(spec, wanted.inputs)
-    if manifest is None or not is_ours or verify_files(target, manifest):
-        if target.exists():
-            shutil.rmtree(target)
-        build = Build.open(target, kind="checkpoint", spec=spec, inputs=inputs, say=lambda line: None)
-        with open_bar(spec["made"], 2 * sum(tensor.bytes for tensor in model.tensors.values())) as bar:
-            facts |= write_model(model, model.tokenizer, "auto", build.directory, bar.advance)
-            check_written(model, "auto", build.directory, bar.advance)
-        _require_unchanged(project, wanted.inputs)
-        manifest = build.commit({"step": 0, "tokens": 0, **facts}, _records())
-    write_bytes(place / METRICS, b"")
-    names = (METRICS, SPEC)
-    files = [FileEntry(name, (place / name).stat().st_size, sha256_file(place / name)) for name in names]
-    files += [FileEntry(f"{CHECKPOINT}/{entry.path}", entry.bytes, entry.sha256) for entry in manifest.files]
-    ended = make_manifest("run", spec, inputs, tuple(files), {**manifest.stats, "best_step": 0}, _records())
-    write_manifest(place, ended)
-    return ended
+def _bytes(model: ForeignModel) -> int:
+    return sum(tensor.bytes for tensor in model.tensors.values())
 
 
 def _require_unchanged(project: Project, inputs: tuple[Input, ...]) -> None:
@@ -169,8 +121,3 @@ def _require_unchanged(project: Project, inputs: tuple[Input, ...]) -> None:
         path = project.path(entry.path)
         if model_input(project, f"{path.absolute()}", entry.role).content_sha256 != entry.content_sha256:
             raise ArtifactError(f"{entry.path} changed while it was read", "run the same command again")
-
-
-def _records() -> dict[str, Any]:
-    created = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return {"created": created, "peak_memory_bytes": peak_memory_bytes()}

@@ -5,30 +5,37 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from gptcli.artifacts.durable import sha256_file, write_text
 from gptcli.artifacts.locations import ADAPTER_CONFIG, resolve_model
 from gptcli.artifacts.manifest import Manifest, manifest_of
 from gptcli.artifacts.project import Project
-from gptcli.checkpoint.importing import OpenBar
+from gptcli.checkpoint.bars import OpenBar
 from gptcli.checkpoint.moved import Comparison, Moved, compare_models, finite, tensors_of
 from gptcli.checkpoint.moved_picture import picture
 from gptcli.console import Report, human_count
 from gptcli.errors import ArtifactError
 from gptcli.models.arithmetic import Difference
+from gptcli.models.family import read_config
 from gptcli.models.importers.hugging_face import read_json
-from gptcli.tokenizer import CARRIED_FILES
+from gptcli.models.importers.tokenizer_files import tokenizer_files
+from gptcli.tokenizer import CARRIED_FILES, JSON_FILE
 
 NO_DIFFERENCE = "no difference"
 _MISSING = "(not set)"
 _SHOWN = 4  # names in a row of the table; --json has them all
 # Keys of config.json that say how the file was written, not what the model is.
 _UNTOLD = ("transformers_version", "_name_or_path")
+_TOKENIZER_FILES = (*CARRIED_FILES, "vocab.json", "merges.txt", "added_tokens.json")
 
 
 def diff(project: Project, one: str, other: str, file: str | None, open_bar: OpenBar) -> Report:
     """Compare two models tensor by tensor, and draw which layers moved into `file` (SVG) if given.
+
+    They are the same where weights, config and tokenizer are; what they were made from and how, `spec` and `lineage`,
+    is told and makes no difference.
 
     Raises ArtifactError when one is missing or can't be read, and where one is an adapter and the other a whole model.
     """
@@ -46,11 +53,10 @@ def diff(project: Project, one: str, other: str, file: str | None, open_bar: Ope
     with open_bar("comparing", total) as bar:
         found = compare_models(first, second, bar.advance)
     manifests = manifest_of(homes[0]), manifest_of(homes[1])
-    config = "adapter_config.json" if adapted[0] else "config.json"
     figures = {
         "models": [{"model": name, "path": project.relative(home)} for name, home in zip(names, homes, strict=True)],
         "same": False,
-        "config": _values(_config(homes[0] / config), _config(homes[1] / config)),
+        "config": _values(*_configs(homes, adapted[0])),
         "tokenizer": _files(homes),
         "spec": _values(_spec(manifests[0]), _spec(manifests[1])),
         "lineage": _lineage(manifests),
@@ -60,8 +66,7 @@ def diff(project: Project, one: str, other: str, file: str | None, open_bar: Ope
         "layers": [{"part": part, **_figures(each)} for part, each in found.parts().items()],
         "tensors": [_tensor(moved) for moved in found.tensors],
     }
-    told = ("config", "tokenizer", "spec", "lineage", "only_first", "only_second")
-    figures["same"] = found.is_same and not any(figures[key] for key in told)
+    figures["same"] = found.is_same and not figures["config"] and not figures["tokenizer"]
     drawn = ""
     if file is not None:
         write_text(project.path(file), picture(one, other, found))
@@ -70,8 +75,18 @@ def diff(project: Project, one: str, other: str, file: str | None, open_bar: Ope
     return Report(_title(one, other, figures, found), drawn, figures, list(_rows(figures, found)))
 
 
-def _config(path: Path) -> dict[str, Any]:
-    return {key: value for key, value in read_json(path).items() if key not in _UNTOLD}
+def _configs(homes: tuple[Path, Path], are_adapters: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is to be compared of both configs: where gptcli computes both models, what decides what they compute; else
+    all that is in the files."""
+    if not are_adapters:
+        try:
+            one, other = (read_config(home).to_hf() for home in homes)
+            return one, other
+        except ArtifactError:
+            pass
+    name = ADAPTER_CONFIG if are_adapters else "config.json"
+    raw = [{key: value for key, value in read_json(home / name).items() if key not in _UNTOLD} for home in homes]
+    return raw[0], raw[1]
 
 
 def _spec(manifest: Manifest | None) -> dict[str, Any]:
@@ -98,10 +113,32 @@ def _flat(table: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _files(homes: tuple[Path, Path]) -> list[str]:
-    """Tokenizer files that are not the same bytes in both, or only in one."""
-    names = dict.fromkeys((*CARRIED_FILES, "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"))
-    sums = [{name: sha256_file(home / name) for name in names if (home / name).is_file()} for home in homes]
-    return [name for name in names if sums[0].get(name) != sums[1].get(name)]
+    """Tokenizer files that are not the same bytes in both, or only in one; a vocabulary in two files counts as the
+    tokenizer.json that an import or an average makes of it where only one model has it so."""
+    sums = [_sums(home) for home in homes]
+    pairs = ["vocab.json" in each and JSON_FILE not in each for each in sums]
+    if pairs[0] != pairs[1]:
+        sums = [
+            _written_sums(home) if is_pair else each for home, is_pair, each in zip(homes, pairs, sums, strict=True)
+        ]
+    return [name for name in _TOKENIZER_FILES if sums[0].get(name) != sums[1].get(name)]
+
+
+def _sums(home: Path) -> dict[str, str]:
+    return {name: sha256_file(home / name) for name in _TOKENIZER_FILES if (home / name).is_file()}
+
+
+def _written_sums(home: Path) -> dict[str, str]:
+    """The sums of the files as which a model's tokenizer is written; of those it has where it is none."""
+    tokenizer = tokenizer_files(home)
+    if tokenizer is None:
+        return _sums(home)
+    try:
+        with TemporaryDirectory() as folder:
+            tokenizer.write(Path(folder))
+            return _sums(Path(folder))
+    except ArtifactError:
+        return _sums(home)
 
 
 def _lineage(manifests: tuple[Manifest | None, Manifest | None]) -> list[dict[str, Any]]:
@@ -152,6 +189,8 @@ def _title(one: str, other: str, figures: dict[str, Any], found: Comparison) -> 
 
 
 def _rows(figures: dict[str, Any], found: Comparison) -> Iterator[tuple[str, str]]:
+    if figures["same"]:  # where they come from is no difference
+        return
     for key in ("config", "spec"):
         pairs = figures[key]
         common = {name: pair for name, pair in pairs.items() if _MISSING not in pair}

@@ -1,51 +1,28 @@
-"""gptcli checkpoint import: somebody's weights as a run whose one checkpoint, at step 0, is theirs.
-
-The run is begun as training begins one: its spec.json first, then the checkpoint as an artifact, the manifest last. So
-whatever cuts it short, the same command goes on.
-"""
+"""gptcli checkpoint import: somebody's weights as a run whose one checkpoint, at step 0, is theirs."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from gptcli.artifacts.build import SPEC, Build, repair, set_aside, touch
-from gptcli.artifacts.durable import PENDING, sha256_file, write_bytes, write_json
+from gptcli.artifacts.build import SPEC, touch
+from gptcli.artifacts.durable import sha256_file
 from gptcli.artifacts.locations import ADAPTER_CONFIG
-from gptcli.artifacts.manifest import (
-    MANIFEST,
-    FileEntry,
-    Inputs,
-    Manifest,
-    Source,
-    make_manifest,
-    manifest_of,
-    verify_files,
-    write_manifest,
-)
+from gptcli.artifacts.manifest import Inputs, Manifest, Source, manifest_of
 from gptcli.artifacts.project import Project
-from gptcli.artifacts.rows import METRICS
+from gptcli.checkpoint.bars import OpenBar
 from gptcli.checkpoint.imported import check_written, choose_tokenizer, write_model
+from gptcli.checkpoint.one_step_run import CHECKPOINT, Making, end_swap, holds_another_s, make_run
 from gptcli.console import Report, human_bytes, human_count
-from gptcli.errors import ArtifactError, ResourceError, SpecError
+from gptcli.errors import ArtifactError, SpecError
 from gptcli.models.importers import ForeignModel, open_foreign
-from gptcli.runtime.device import peak_memory_bytes
+from gptcli.models.importers.foreign import ForeignTokenizer
 
-CHECKPOINT = "checkpoints/step-00000000"
 DTYPES = ("auto", "float32", "bfloat16")
 _PATHS = ("path", "tokenizer_path")  # where the files lay is told, and makes no other model
-
-
-class Bar(Protocol):
-    def advance(self, count: float = 1) -> None: ...
-
-
-OpenBar = Callable[[str, float], AbstractContextManager[Bar]]
 
 
 @dataclass(frozen=True)
@@ -70,7 +47,7 @@ def import_model(project: Project, wish: Wish, name: str, force: bool, open_bar:
         raise SpecError(f"{wish.dtype} is no type to store weights in", f"--dtype {'|'.join(DTYPES)}")
     place = project.place("runs", name)
     with project.lock("runs", name):
-        repair(place / CHECKPOINT)
+        end_swap(place)
         path = project.path(wish.path)
         if (path / ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file():
             raise ArtifactError(f"{path} is an adapter, not a whole model", "merge it into its base first")
@@ -83,10 +60,11 @@ def import_model(project: Project, wish: Wish, name: str, force: bool, open_bar:
         manifest = None if force else _settled(place, standing, spec)
         is_new = manifest is None
         if manifest is None:
-            _require_room(project, model, wish.dtype)
-            if force and place.exists():
-                set_aside(place)
-            manifest = _make(place, spec, Inputs((), sources), model, tokenizer, wish.dtype, open_bar)
+            write = partial(_write, model, tokenizer, wish.dtype, sources, open_bar)
+            smaller = ", or store fewer bytes with --dtype bfloat16"
+            manifest = make_run(
+                place, Making(spec, Inputs((), sources), _weight_bytes(model, wish.dtype), write, smaller)
+            )
     return _report(project, name, place, manifest, is_new)
 
 
@@ -101,12 +79,6 @@ def _standing(place: Path, force: bool) -> Manifest | None:
     if found is None and not (place / SPEC).is_file() and holds_another_s(place):
         raise ArtifactError(f"{place} exists and is no run of gptcli's", "move it away, or choose another --name")
     return found
-
-
-def holds_another_s(place: Path) -> bool:
-    """Whether a folder without manifest and spec.json holds what no run has left: one cut short in writing its first
-    file leaves that file's unfinished name."""
-    return place.exists() and not all(path.name.endswith(PENDING) for path in place.iterdir())
 
 
 def _settled(place: Path, standing: Manifest | None, spec: dict[str, Any]) -> Manifest | None:
@@ -176,49 +148,26 @@ def _spec(
     }
 
 
-def _require_room(project: Project, model: ForeignModel, dtype: str) -> None:
-    need, free = _weight_bytes(model, dtype) + (64 << 20), shutil.disk_usage(project.root).free
-    if need > free:
-        raise ResourceError(
-            f"the import needs about {human_bytes(need)} of disk, {human_bytes(free)} are free",
-            "free some space, point -C at another disk, or store fewer bytes with --dtype bfloat16",
-        )
-
-
 def _weight_bytes(model: ForeignModel, dtype: str) -> int:
     if dtype == "auto":
         return sum(tensor.bytes for tensor in model.tensors.values())
     return model.parameters * (4 if dtype == "float32" else 2)
 
 
-def _make(
-    place: Path,
-    spec: dict[str, Any],
-    inputs: Inputs,
+def _write(
     model: ForeignModel,
-    tokenizer: Any,
+    tokenizer: ForeignTokenizer | None,
     dtype: str,
+    sources: tuple[Source, ...],
     open_bar: OpenBar,
-) -> Manifest:
-    write_json(place / SPEC, {"kind": "run", "spec": spec, "inputs": []})
-    target = place / CHECKPOINT
-    manifest = manifest_of(target)
-    if manifest is None or manifest.spec != spec or verify_files(target, manifest):
-        if target.exists():
-            shutil.rmtree(target)
-        build = Build.open(target, kind="checkpoint", spec=spec, inputs=inputs, say=lambda line: None)
-        with open_bar("importing", 2 * _weight_bytes(model, dtype)) as bar:
-            facts = write_model(model, tokenizer, dtype, build.directory, bar.advance)
-            check_written(model, dtype, build.directory, bar.advance)
-        _require_unchanged(model, inputs.sources)
-        manifest = build.commit({"step": 0, "tokens": 0, **facts}, _records())
-    write_bytes(place / METRICS, b"")
-    names = (METRICS, SPEC)
-    files = [FileEntry(name, (place / name).stat().st_size, sha256_file(place / name)) for name in names]
-    files += [FileEntry(f"{CHECKPOINT}/{entry.path}", entry.bytes, entry.sha256) for entry in manifest.files]
-    ended = make_manifest("run", spec, inputs, tuple(files), {**manifest.stats, "best_step": 0}, _records())
-    write_manifest(place, ended)
-    return ended
+    target: Path,
+) -> dict[str, Any]:
+    """Write the model into `target`; figures for the checkpoint's stats."""
+    with open_bar("importing", 2 * _weight_bytes(model, dtype)) as bar:
+        facts = write_model(model, tokenizer, dtype, target, bar.advance)
+        check_written(model, dtype, target, bar.advance)
+    _require_unchanged(model, sources)
+    return facts
 
 
 def _require_unchanged(model: ForeignModel, sources: tuple[Source, ...]) -> None:
@@ -227,13 +176,6 @@ def _require_unchanged(model: ForeignModel, sources: tuple[Source, ...]) -> None
         state = path.stat()
         if (state.st_size, state.st_mtime_ns) != (source.bytes, source.mtime_ns):
             raise ArtifactError(f"{path} changed while it was imported", "run the same command again")
-
-
-def _records() -> dict[str, Any]:
-    from datetime import UTC, datetime
-
-    created = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return {"created": created, "peak_memory_bytes": peak_memory_bytes()}
 
 
 def _report(project: Project, name: str, place: Path, manifest: Manifest, is_new: bool) -> Report:
@@ -256,6 +198,3 @@ def _report(project: Project, name: str, place: Path, manifest: Manifest, is_new
     ]
     title = f"{name}: imported" if is_new else f"{name}: imported already"
     return Report(title, project.relative(place / CHECKPOINT), figures, rows)
-
-
-__all__ = ["CHECKPOINT", "MANIFEST", "OpenBar", "Wish", "holds_another_s", "import_model"]

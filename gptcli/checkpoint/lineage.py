@@ -11,11 +11,12 @@ from typing import Any
 
 from gptcli.artifacts.manifest import Input, Manifest, manifest_of
 from gptcli.artifacts.project import Project
+from gptcli.checkpoint.registry import TRAINER
 from gptcli.console import human_bytes
 from gptcli.errors import ArtifactError
 
 _SHOWN_SOURCES = 3
-_STATE = Path("trainer") / "state.json"  # of a checkpoint: how and by which torch it was trained
+_STATE = Path(TRAINER) / "state.json"  # of a checkpoint: how and by which torch it was trained
 
 
 def lineage(project: Project, manifest: Manifest) -> list[dict[str, Any]]:

@@ -120,7 +120,7 @@ def _print_tree(found: dict[str, Any]) -> None:
 
 
 def _leaf(name: str, entry: dict[str, Any], notes: list[str]) -> Any:
-    losses = [f"{label} {entry[key]:.4f}" for key, label in _LOSSES if entry[key] is not None]
+    losses = [f"{label} {_loss(entry[key])}" for key, label in _LOSSES if entry[key] is not None]
     return _line(name, "cyan", *losses, human_bytes(entry["bytes"]), ", ".join(notes), problem=entry.get("problem", ""))
 
 
@@ -152,5 +152,10 @@ def table(found: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _row(name: str, entry: dict[str, Any], notes: list[str]) -> tuple[str, ...]:
-    losses = (f"{entry[key]:.4f}" if entry[key] is not None else "" for key in ("val_loss", "train_loss"))
+    losses = (_loss(entry[key]) for key in ("val_loss", "train_loss"))
     return (name, *losses, human_bytes(entry["bytes"]), ", ".join(note for note in notes if note))
+
+
+def _loss(value: Any) -> str:
+    """A loss as it is shown; what a manifest from elsewhere has in its place, as it is."""
+    return f"{value:.4f}" if isinstance(value, int | float) else "" if value is None else str(value)

@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from gptcli.artifacts.aliases import LOG, read_log, written_lines
+from gptcli.artifacts.aliases import LATEST, LOG, Entry, current_aliases, read_log, written_lines
 from gptcli.artifacts.project import Project
 from gptcli.artifacts.usage import folders
+from gptcli.artifacts.versions import is_version
+from gptcli.checkpoint.alias import no_alias
 from gptcli.errors import ArtifactError
 
 HEADER = ("time", "by", "verb", "what", "")
 
 
 def log(project: Project, name: str | None = None) -> list[dict[str, Any]]:
-    """The changes to all models and runs, or to a model, one of its aliases (MODEL:ALIAS) or a run, the oldest first.
+    """The changes to all models and runs, or to a model, one of its aliases (MODEL:ALIAS), one of its versions
+    (MODEL:1.2.0: what names it) or a run, the oldest first.
 
     Each has `time`, `by` (user@host), `verb`, `model` or `run`, and what the verb told: version, alias, from, to,
-    message … Raises ArtifactError for a name that is neither, and for a log that can't be read.
+    message … Raises ArtifactError for a name that is none of these, and for a log that can't be read.
     """
-    named, _, alias = (name or "").partition(":")
-    models = [path for path in folders(project.root / "models") if named in ("", path.name)]
-    runs = [path for path in folders(project.root / "runs") if named in ("", path.name) and not alias]
+    named, colon, what = (name or "").partition(":")
+    models = [path for path in folders(project.root / "models") if name is None or path.name == named]
+    runs = [path for path in folders(project.root / "runs") if name is None or (path.name == named and not colon)]
     if name is not None and not models and not runs:
         raise ArtifactError(f"there is no model and no run {named}", "gptcli checkpoint list")
-    entries = [{"model": path.name, **entry} for path in models for entry in read_log(path)]
-    entries += [{"run": path.name, **entry} for path in runs for entry in written_lines(path / LOG)]
-    found = [entry for entry in entries if alias in ("", entry.get("alias"))]
+    if colon:
+        found = [{"model": named, **entry} for entry in _of(models[0], what)]
+    else:
+        found = [{"model": path.name, **entry} for path in models for entry in read_log(path)]
+        found += [{"run": path.name, **entry} for path in runs for entry in written_lines(path / LOG)]
     return sorted(found, key=lambda entry: str(entry.get("time", "")))
+
+
+def _of(folder: Path, what: str) -> list[Entry]:
+    """The lines of an alias of a model, or of what names one of its versions; ArtifactError where it has had neither.
+
+    `latest`, which no line moves, is the version that it follows.
+    """
+    entries = read_log(folder)
+    aliases = current_aliases(folder, entries)
+    version = aliases.get(LATEST, "") if what == LATEST else what
+    if is_version(version):
+        found = [entry for entry in entries if version in (entry.get(key) for key in ("version", "from", "to"))]
+        if not found:
+            raise ArtifactError(f"{folder.name} has no version {version}, and never had", "gptcli checkpoint list")
+        return found
+    found = [entry for entry in entries if entry.get("alias") == what]
+    if not found:
+        raise no_alias(folder.name, what, aliases)
+    return found
 
 
 def table(entries: list[dict[str, Any]]) -> list[tuple[str, ...]]:

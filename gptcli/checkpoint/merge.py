@@ -9,8 +9,9 @@ from typing import Any
 
 from gptcli.artifacts.locations import model_input, resolve_model
 from gptcli.artifacts.project import Project
+from gptcli.checkpoint.bars import OpenBar
 from gptcli.checkpoint.derived import Derivation, derive
-from gptcli.checkpoint.importing import CHECKPOINT, OpenBar
+from gptcli.checkpoint.one_step_run import CHECKPOINT
 from gptcli.console import Report, human_bytes, human_count
 from gptcli.errors import ArtifactError
 from gptcli.inference.adapter_base import adapter_base

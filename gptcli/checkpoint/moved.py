@@ -143,9 +143,11 @@ def compare_models(
             figures, same = compare(a, b), same_bits(a, b)
         moved.append(Moved(name, place, shapes, dtypes, figures, same))
         advance(one.bytes + other.bytes)
-    return Comparison(
-        moved, [name for name in first if name not in second], [name for name in second if name not in first]
-    )
+    only_first = [name for name in first if name not in second]
+    only_second = [name for name in second if name not in first]
+    alone = [*(first[name] for name in only_first), *(second[name] for name in only_second)]
+    advance(sum(tensor.bytes for tensor in alone))  # whose values nobody needs
+    return Comparison(moved, only_first, only_second)
 
 
 def finite(value: float | None) -> float | None:

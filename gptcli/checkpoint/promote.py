@@ -54,18 +54,14 @@ def promote(project: Project, wish: Wish, say: Callable[[str], None]) -> Report:
     if every gate passes make a version of the checkpoint and let the alias point at it, both in one moment.
 
     A version that stands of this very checkpoint is taken, unless another or a bump is asked for. Where the alias
-    points at it already nothing is evaluated. Gates that compare are left out as long as the alias points at nothing.
+    points at it already nothing changes, and the gates are judged all the same. Gates that compare are left out as long
+    as the alias points at nothing.
     Raises GateError when a gate fails or cannot be judged, SpecError for a gates file that is none, ArtifactError when
     the alias was moved by somebody else meanwhile, StoppedError on a signal, and what the evaluation ended with:
     nothing has changed then.
     """
     plan = _plan(project, wish)
     before = _pointed_at(project, plan)
-    if before is not None and _is_promoted(project, plan, before):
-        manifest = read_manifest(project.place("models", plan.model) / before)
-        title = f"{plan.model}:{plan.alias} is {before} already, made of {wish.run}: nothing to do"
-        aliases = {plan.alias: before}
-        return version_report(project, title, plan.model, before, plan.candidate, manifest, aliases)
     if plan.version is not None:  # one that stands with another content is told before the work
         standing(project, project.place("models", plan.model) / plan.version, plan.candidate, with_trainer=None)
     gates, left_out = plan.gates.conditions(with_baseline=before is not None)
@@ -75,11 +71,14 @@ def promote(project: Project, wish: Wish, say: Callable[[str], None]) -> Report:
     stop.install()
     with stop.at_once():  # what was measured is kept with the evaluation, and nothing else has begun
         measured = _measure(project, plan, _checkpoint_ref(project, plan.candidate), wish.device, say)
-        needs_baseline = any(gate.relation for gate in gates)
-        baseline = _measure(project, plan, f"{plan.model}:{before}", wish.device, say) if needs_baseline else None
+        baseline = None
+        if before is not None and any(gate.relation for gate in gates):
+            is_same = _is_of_candidate(project, plan, before)  # one model is measured once
+            baseline = measured if is_same else _measure(project, plan, f"{plan.model}:{before}", wish.device, say)
     outcomes = judged(gates, measured, baseline, say)
+    cited = {each.name: each for each in (measured, baseline) if each is not None}
     told = {
-        "evaluations": [_cited(project, each) for each in (measured, baseline) if each is not None],
+        "evaluations": [_cited(project, each) for each in cited.values()],
         "gates": [str(gate) for gate in gates],
     }
     report = _commit(project, plan, before, wish.message, told)
@@ -109,10 +108,10 @@ def _pointed_at(project: Project, plan: _Plan) -> str | None:
         return replay(registered.entries).get(plan.alias)
 
 
-def _is_promoted(project: Project, plan: _Plan, version: str) -> bool:
+def _is_of_candidate(project: Project, plan: _Plan, version: str) -> bool:
+    """Whether a version was made of the very checkpoint that is to be promoted."""
     manifest = manifest_of(project.place("models", plan.model) / version)
-    is_same = manifest is not None and origin_of(manifest) == {plan.candidate.manifest.content_sha256}
-    return is_same and plan.version in (None, version) and plan.bump is None
+    return manifest is not None and origin_of(manifest) == {plan.candidate.manifest.content_sha256}
 
 
 def _checkpoint_ref(project: Project, candidate: Candidate) -> str:
@@ -140,7 +139,7 @@ def _cited(project: Project, measured: Evaluation) -> dict[str, str]:
 
 
 def _commit(project: Project, plan: _Plan, before: str | None, message: str | None, told: dict[str, Any]) -> Report:
-    """Make the version and move the alias."""
+    """Make the version and move the alias, as far as that is still to be done."""
     with changing(project, plan.model) as registered:
         pointed = replay(registered.entries).get(plan.alias)
         if pointed != before:
@@ -148,7 +147,8 @@ def _commit(project: Project, plan: _Plan, before: str | None, message: str | No
                 f"{plan.model}:{plan.alias} was moved from {before or 'nothing'} to {pointed or 'nothing'} meanwhile",
                 "run the same command again",
             )
-        version = plan.version or (None if plan.bump else _tagged(project, plan))
+        is_done = before is not None and plan.bump is None and _is_of_candidate(project, plan, before)
+        version = plan.version or (None if plan.bump else before if is_done else _tagged(project, plan))
         version = version or next_version(standing_versions(registered.folder), plan.bump or plan.gates.bump)
         manifest = standing(project, registered.folder / version, plan.candidate, with_trainer=None)
         if manifest is None:
@@ -158,6 +158,8 @@ def _commit(project: Project, plan: _Plan, before: str | None, message: str | No
             registered.append(new_line(VERB, message, alias=plan.alias, **{"from": pointed, "to": version}, **told))
         aliases = registered.aliases
     title = f"{plan.model}:{plan.alias} is {plan.model}:{version}" + (f", was {before}" if before else "")
+    if pointed == version:
+        title = f"{plan.model}:{plan.alias} is {plan.model}:{version} already: nothing to do"
     return version_report(project, title, plan.model, version, plan.candidate, manifest, aliases)
 
 

@@ -73,7 +73,8 @@ def _split(project: Project, run: Run, rule: Rule) -> tuple[list[tuple[Checkpoin
         reasons += ["latest"] if step == run.latest else []
         reasons += [f"one of the latest {rule.keep}"] if step in newest and rule.keep > 1 else []
         reasons += [f"a multiple of {rule.every}"] if rule.every and step % rule.every == 0 else []
-        reasons += [f"{user} was made from it" for user in used.get(project.relative(checkpoint.path), [])]
+        users = dict.fromkeys(used.get(project.relative(checkpoint.path), []))  # a container tells what its parts tell
+        reasons += [f"{user} was made from it" for user in users]
         if reasons:
             kept.append((checkpoint, reasons))
         else:

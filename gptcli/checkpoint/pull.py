@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from dataclasses import replace as changed
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from gptcli.artifacts.aliases import LINE
 from gptcli.artifacts.durable import fsync_directory, replace, sha256_file
-from gptcli.artifacts.manifest import (
-    MANIFEST,
-    FileEntry,
-    Inputs,
-    Manifest,
-    content_sha256,
-    manifest_of,
-    own_sum,
-    read_manifest,
-    write_manifest,
-)
+from gptcli.artifacts.manifest import MANIFEST, FileEntry, Manifest, manifest_of, verify_files, write_manifest
 from gptcli.artifacts.project import Project
 from gptcli.artifacts.versions import require_name, require_version
+from gptcli.checkpoint.adapters import base_of
 from gptcli.checkpoint.addresses import source_of
+from gptcli.checkpoint.bars import OpenBar
 from gptcli.checkpoint.changing import PATIENCE, changing, new_line
-from gptcli.checkpoint.push import OpenBar, base_of
+from gptcli.checkpoint.incoming import read_incoming
 from gptcli.checkpoint.stores import Store
 from gptcli.console import Report, human_bytes
 from gptcli.errors import ArtifactError, GptcliError, ResourceError, SpecError
@@ -38,11 +29,11 @@ def pull(project: Project, typed: str, name: str | None, offline: bool, open_bar
 
     Files come into models/MODEL/.VERSION.incoming, each checked; those that an interrupted pull brought stay. Then
     the folder takes its name, and that with its line in the log. Raises SpecError where the place can't be read,
-    ArtifactError where no version stands there, where one of that number but of another content stands here, or where
-    what came is not what its manifest says, ResourceError where the disk is too small.
+    ArtifactError where no version stands there, where one of that number but of another content stands here or that
+    one is damaged, or where what came is not what its manifest says, ResourceError where the disk is too small.
     """
     store = source_of(project, typed, offline)
-    manifest = _read(store)
+    manifest = read_incoming(store)
     model, version = name or str(manifest.spec.get("model", "")), str(manifest.spec.get("version", ""))
     try:
         require_name(model, "a model (--name)")
@@ -55,10 +46,13 @@ def pull(project: Project, typed: str, name: str | None, offline: bool, open_bar
         if is_new:
             incoming = place.with_name(f".{version}{INCOMING}")
             _receive(store, manifest, incoming, open_bar)
+        else:
+            _require_whole(project, place)
         line = new_line("pull", version=version, address=store.address)
-        with changing(project, model):  # where it stands already, what a crash left is ended
+        with changing(project, model) as registered:  # where it stands already, what a crash left is ended
             if not _stands(place, manifest, store.address):
                 _take_name(incoming, place, changed(manifest, records={**manifest.records, LINE: line}))
+                registered.append(line)
     base = base_of(place)
     figures = {
         "model": model,
@@ -74,34 +68,6 @@ def pull(project: Project, typed: str, name: str | None, offline: bool, open_bar
     return Report(title, project.relative(place), figures, rows)
 
 
-def _read(store: Store) -> Manifest:
-    """The manifest of the version that stands there."""
-    data = store.manifest()
-    if data is None:
-        raise ArtifactError(
-            f"no version stands at {store.address}: it has no {MANIFEST}",
-            "name the version's own place, DEST/MODEL/VERSION; gptcli checkpoint import takes other models",
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / MANIFEST).write_bytes(data)
-        try:
-            manifest = read_manifest(Path(folder), "version")
-        except ArtifactError as error:
-            raise ArtifactError(error.message.replace(folder, store.address), "push that version again") from error
-        is_damaged = own_sum(Path(folder) / MANIFEST) is False
-    computed = content_sha256(
-        manifest.kind, manifest.format_version, manifest.spec, manifest.files, Inputs(manifest.inputs)
-    )
-    if is_damaged or computed != manifest.content_sha256:
-        what = "its bytes do not match its checksum" if is_damaged else "content_sha256 does not match its own fields"
-        raise ArtifactError(f"{store.address}/{MANIFEST}: {what}", "delete it, and push that version again")
-    for entry in manifest.files:
-        path = PurePosixPath(entry.path)
-        if path.is_absolute() or ".." in path.parts or str(path) != entry.path or path.parts[0] == MANIFEST:
-            raise ArtifactError(f"{store.address}/{MANIFEST} lists {entry.path!r}, which is no name of a file in it")
-    return manifest
-
-
 def _stands(place: Path, manifest: Manifest, address: str) -> bool:
     found = manifest_of(place)
     if found is None and place.exists():
@@ -112,6 +78,17 @@ def _stands(place: Path, manifest: Manifest, address: str) -> bool:
             "a version never changes: --name MODEL keeps it beside",
         )
     return found is not None
+
+
+def _require_whole(project: Project, place: Path) -> None:
+    """ArtifactError where a version that stands is damaged."""
+    manifest = manifest_of(place)
+    problems = verify_files(place, manifest) if manifest is not None else []
+    if problems:
+        raise ArtifactError(
+            f"{project.relative(place)} stands already and is damaged: {problems[0]}",
+            "move it away and pull again, or restore that file",
+        )
 
 
 def _receive(store: Store, manifest: Manifest, incoming: Path, open_bar: OpenBar) -> None:

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Protocol
+import shlex
 
-from gptcli.artifacts.locations import ADAPTER_CONFIG, resolve_model
-from gptcli.artifacts.manifest import MANIFEST, Manifest, read_manifest, verify_files
+from gptcli.artifacts.locations import resolve_model
+from gptcli.artifacts.manifest import MANIFEST, Manifest, content_of, parse_manifest, read_manifest, verify_files
 from gptcli.artifacts.project import Project
+from gptcli.checkpoint.adapters import base_of
 from gptcli.checkpoint.addresses import target_of
+from gptcli.checkpoint.bars import OpenBar
 from gptcli.checkpoint.changing import PATIENCE, changing, new_line
 from gptcli.console import Report, human_bytes
 from gptcli.errors import ArtifactError, SpecError
 
-
-class Bar(Protocol):
-    def advance(self, count: float = 1) -> None: ...
-
-
-OpenBar = Callable[[str, float], AbstractContextManager[Bar]]
+_ELSEWHERE = "a version never changes: tag the next one, or push elsewhere"
+_UNREADABLE = "push elsewhere; or delete that file, if what lies beside it is this version"
 
 
 def push(project: Project, ref: str, to: str, offline: bool, open_bar: OpenBar) -> Report:
     """Send MODEL:VERSION to DEST/MODEL/VERSION (a folder, an fsspec URL), or to a repository on the Hub.
 
     Files that stand there with the right SHA-256 are not sent again; each that was sent is read back (on the Hub: held
-    against the hashes it lists); the manifest goes last. A push is a line in the model's log. Raises SpecError for
-    what names no version or no place, ArtifactError where the version is damaged, where another content stands there
-    under its name, or where what arrived is not what was sent.
+    against the hashes it lists); the manifest goes last, again where the one there is damaged. A push is a line in the
+    model's log. Raises SpecError for what names no version or no place, ArtifactError where the version is damaged,
+    where another content stands there under its name, or where what arrived is not what was sent.
     """
     model, colon, _ = ref.partition(":")
     if not colon or "/" in ref:
@@ -65,7 +59,7 @@ def push(project: Project, ref: str, to: str, offline: bool, open_bar: OpenBar) 
     stands = before is not None and not sent
     rows = [
         ("sent", f"{sent} of {len(manifest.files)} files, {human_bytes(manifest.total_bytes())} in all, each checked"),
-        ("fetch it", f"gptcli checkpoint pull {store.address}"),
+        ("fetch it", f"gptcli checkpoint pull {shlex.quote(store.address)}"),
     ]
     if figures["base"]:
         rows.append(("base", f"{figures['base']}: an adapter goes without it; push that too, or merge first"))
@@ -73,21 +67,12 @@ def push(project: Project, ref: str, to: str, offline: bool, open_bar: OpenBar) 
     return Report(title, store.address, figures, rows)
 
 
-def base_of(directory: Path) -> str | None:
-    """The base that an adapter names; None for what is no adapter."""
-    path = directory / ADAPTER_CONFIG
-    if not path.is_file():
-        return None
-    named = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    return str(named) if named else None
-
-
 def _require_same(found: bytes, manifest: Manifest, address: str) -> None:
-    """ArtifactError where the manifest that stands at the destination is of another content."""
+    """ArtifactError where the manifest that stands at the destination is of another content; a damaged one of this
+    content is sent again."""
     try:
-        content = json.loads(found).get("content_sha256")
-    except (ValueError, AttributeError):
-        content = None
-    if content != manifest.content_sha256:
-        what = "another version of that number" if content else f"a {MANIFEST} that can't be read"
-        raise ArtifactError(f"{address} holds {what}", "a version never changes: tag the next one, or push elsewhere")
+        there = parse_manifest(found, address)
+    except ArtifactError as error:
+        raise ArtifactError(f"{address} holds a {MANIFEST} that can't be read", _UNREADABLE) from error
+    if manifest.content_sha256 not in (there.content_sha256, content_of(there)):
+        raise ArtifactError(f"{address} holds another version of that number", _ELSEWHERE)

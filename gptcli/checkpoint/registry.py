@@ -14,6 +14,8 @@ from gptcli.artifacts.usage import folders
 from gptcli.artifacts.versions import version_order
 from gptcli.errors import ArtifactError
 
+TRAINER = "trainer"  # in a checkpoint: what its training goes on with
+
 
 @dataclass(frozen=True)
 class Checkpoint:

@@ -10,12 +10,11 @@ from gptcli.artifacts.locations import ADAPTER_CONFIG, resolve_model
 from gptcli.artifacts.manifest import Manifest, manifest_of
 from gptcli.artifacts.project import Project
 from gptcli.checkpoint.lineage import all_licences, all_tools, licence_text, lineage, lineage_rows, tools
-from gptcli.checkpoint.registry import figures_of
+from gptcli.checkpoint.registry import TRAINER, figures_of
 from gptcli.checkpoint.weights import TORCH_FILES, parameters
 from gptcli.console import Report, human_bytes, human_count
 from gptcli.errors import ArtifactError
 
-TRAINER = "trainer"
 TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "vocab.json", "merges.txt", "chat_template.jinja")
 _GPT2_NAMES = {
     "num_attention_heads": "n_head",

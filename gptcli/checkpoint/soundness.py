@@ -24,6 +24,7 @@ from gptcli.tokenizer import Tokenizer, engine_file
 GENERATED = 16  # tokens
 TOLERANCE = 1e-3  # largest difference of two float32 computations, per unit of the largest logit (at least 1)
 _PROMPT = 8  # tokens
+_NOT_FINITE = "its logits are not finite"
 
 
 def config_problem(directory: Path) -> str | None:
@@ -94,13 +95,15 @@ def _road_problems(model: CausalLM) -> list[str]:
     prompt = [at * step % config.vocab_size for at in range(count)]
     if config.max_position_embeddings < 2:
         return []  # nothing follows a prompt, so nothing is ever cached
+    if not bool(torch.isfinite(model(torch.tensor([prompt]))).all()):
+        return [_NOT_FINITE]
     ids = [*prompt, *Session(model).generate(prompt, Sampling(temperature=0.0, max_tokens=GENERATED))]
     whole = model(torch.tensor([ids]))[0]
     reader = open_reader(model, 1)
     cached = [reader.read([0], [ids[:count]])[0], *(reader.read([0], [[each]])[0] for each in ids[count:])]
     expected = whole[count - 1 :]
     if not bool(torch.isfinite(whole).all()):
-        return ["its logits are not finite"]
+        return [_NOT_FINITE]
     gap, largest = float((torch.stack(cached) - expected).abs().max()), float(expected.abs().max())
     if not gap <= TOLERANCE * max(1.0, largest):
         return [f"with a cache its logits are off by {gap:.3g} where they reach {largest:.3g}"]

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from gptcli.artifacts.durable import PENDING, disk_errors, replace, sha256_file
-from gptcli.artifacts.manifest import MANIFEST, FileEntry, Manifest
-from gptcli.errors import ArtifactError
+from gptcli.artifacts.manifest import MANIFEST, FileEntry, Manifest, manifest_problem, parse_manifest, sum_matches
+from gptcli.errors import ArtifactError, SpecError
 
 BLOCK = 1 << 20
 
@@ -29,7 +30,8 @@ class Store(Protocol):
         """The manifest.json that stands there."""
 
     def send(self, directory: Path, manifest: Manifest, advance: Advance) -> int:
-        """Send the files that are not there yet, and then the manifest; how many had to be sent.
+        """Send the files that are not there yet, and then the manifest, unless one that is whole is there; how many
+        had to be sent, a manifest that took a damaged one's place among them.
 
         All that arrived is checked. Raises ArtifactError where that is not what was sent.
         """
@@ -72,8 +74,10 @@ class TreeStore:
         for entry in manifest.files:
             sent += self._send(directory, entry)
             advance(entry.bytes)
-        if self.manifest() is None:  # else one of the same content stands, whose records may be others
+        found = self.manifest()
+        if found is None or not _is_whole(found, self.address):  # a whole one's records may be others
             self._send(directory, last)
+            sent += found is not None
         return sent
 
     def _send(self, directory: Path, entry: FileEntry) -> bool:
@@ -104,6 +108,14 @@ class TreeStore:
         write_blocks(self._tree.blocks(entry.path), entry, target, self.address, advance)
 
 
+def _is_whole(found: bytes, address: str) -> bool:
+    """Whether a manifest can be read and fits its own checksums."""
+    try:
+        return manifest_problem(parse_manifest(found, address), sum_matches(found)) is None
+    except ArtifactError:
+        return False
+
+
 def write_blocks(blocks: Iterator[bytes], entry: FileEntry, target: Path, address: str, advance: Advance) -> None:
     """Write a file of a version that comes in blocks, durably. ArtifactError, and no file, where its hash is wrong."""
     pending = target.with_name(target.name + PENDING)
@@ -126,7 +138,7 @@ def write_blocks(blocks: Iterator[bytes], entry: FileEntry, target: Path, addres
 
 
 class Folder:
-    """A folder of this machine."""
+    """A folder of this machine; what can't be reached or written there is a SpecError, a full disk a ResourceError."""
 
     def __init__(self, root: Path, address: str) -> None:
         self._root = root
@@ -134,21 +146,31 @@ class Folder:
 
     def size(self, name: str) -> int | None:
         path = self._root / name
-        return path.stat().st_size if path.is_file() else None
+        with self._told("reached"):
+            return path.stat().st_size if path.is_file() else None
 
     def put(self, source: Path, name: str) -> None:
         target = self._root / name
         pending = target.with_name(target.name + PENDING)
-        with disk_errors(target):
+        with self._told("written"), disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             with source.open("rb") as file, pending.open("wb") as out:
                 while block := file.read(BLOCK):
                     out.write(block)
                 out.flush()
                 os.fsync(out.fileno())
-        replace(pending, target)
+            replace(pending, target)
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        with (self._root / name).open("rb") as file:
+        with self._told("read"), (self._root / name).open("rb") as file:
             while block := file.read(BLOCK):
                 yield block
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SpecError(
+                f"{self.address} cannot be {what}: {error.strerror or error}", "name a folder that this user may use"
+            ) from error

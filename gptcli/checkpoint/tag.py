@@ -14,11 +14,9 @@ from gptcli.artifacts.manifest import Input, Inputs, Manifest, manifest_of, read
 from gptcli.artifacts.project import Project
 from gptcli.artifacts.versions import next_version, require_bump, require_name, require_version
 from gptcli.checkpoint.changing import Registered, changing, new_line, require_alias
-from gptcli.checkpoint.registry import figures_of
+from gptcli.checkpoint.registry import TRAINER, figures_of
 from gptcli.console import Report, human_bytes
 from gptcli.errors import ArtifactError, SpecError
-
-TRAINER = "trainer/"
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,10 @@ def tag(
     """Make models/MODEL/VERSION of a run's checkpoint: weights, configs and tokenizer hard-linked, or copied where
     linking fails; `trainer/` (the optimizer's state) with `with_trainer`.
 
-    VERSION is `version`, or the one after the highest by `bump` (major, minor, patch). The same checkpoint under the
-    same version again changes nothing; a bump always makes a version. Version, `alias` and their line in the log come
-    in one moment. Raises SpecError for what is no version or no name, ArtifactError when the version stands with
-    another content or the checkpoint is damaged.
+    VERSION is `version`, or the one after the highest release by `bump` (major, minor, patch). The same checkpoint
+    under the same version again changes nothing; a bump always makes a version. Version, `alias` and their line in the
+    log come in one moment. Raises SpecError for what is no version or no name, ArtifactError when the version stands
+    with another content or the checkpoint is damaged.
     """
     require_one(version, bump)
     model = model or project.name
@@ -116,11 +114,11 @@ def make_version(
     place, spec = registered.folder / version, _spec(registered.folder.name, version, checkpoint, with_trainer)
     build = Build.open(place, kind="version", spec=spec, inputs=inputs, say=lambda line: None)
     for entry in checkpoint.files:
-        if with_trainer or not entry.path.startswith(TRAINER):
+        if with_trainer or not entry.path.startswith(f"{TRAINER}/"):
             _link(source / entry.path, build.directory / entry.path)
     stats = {key: value for key, value in figures_of(source, checkpoint).items() if key != "lr"}
     manifest = build.commit(stats, {"created": now(), LINE: line})
-    registered.settle()
+    registered.append(line)
     return manifest
 
 

@@ -1,6 +1,7 @@
 """gptcli checkpoint verify: no bit of an artifact can flip unnoticed.
 
-Every file is listed with its hash in the manifest, the manifest carries its own, and a file that is not listed is told.
+Every file is listed with its hash in the manifest, the manifest carries its own, a file that is not listed is told, and
+so is a manifest that is gone.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from gptcli.artifacts.locations import ADAPTER_CONFIG, resolve_model
-from gptcli.artifacts.manifest import MANIFEST, Manifest, own_sum, read_manifest, verify_files
+from gptcli.artifacts.manifest import MANIFEST, Manifest, manifest_of, own_sum, read_manifest, verify_files
 from gptcli.artifacts.project import Project
-from gptcli.artifacts.usage import artifact_directories
+from gptcli.artifacts.usage import artifact_directories, had_manifest
+from gptcli.checkpoint.adapters import missing_base
+from gptcli.checkpoint.log_soundness import LOG_KIND, check_logs
 from gptcli.checkpoint.weights import TORCH_FILES, not_finite
 from gptcli.errors import ArtifactError
 
 ALL = "all"
 _CHECKPOINTS = "checkpoints"  # in a run's folder: artifacts of their own
+_OWN = ("log.jsonl", "timings.jsonl")  # in a run's folder: what goes on being written when the run has ended
 _OLD = f"the figures and times in {MANIFEST} have no checksum: an older gptcli wrote it"
 Advance = Callable[[int], None]
 
@@ -27,32 +31,48 @@ def verify(
 ) -> list[dict[str, Any]]:
     """Check one model, or every artifact of the project (`all`): each file's hash, the manifest's own, files that the
     manifest does not list, tensors' names and shapes against the config, that weights are finite; with `deep` also that
-    each model loads, generates, and computes the same with its cache as without.
+    each model loads, generates, and computes the same with its cache as without. Of `all` the logs too, of models and
+    of runs.
 
     One entry an artifact: path, kind, files, bytes, problems (empty when it is whole) and notes (what could not be
     checked, and is no damage). `advance` is called with the bytes checked. Raises ArtifactError when the model named
     isn't there.
     """
-    directories = artifact_directories(project) if ref == ALL else [resolve_model(project, ref).directory]
     found = []
-    for directory in directories:
+    for directory in _directories(project, ref):
         entry = _check(project, directory, finite, deep)
         if advance is not None:
             advance(entry["bytes"])
         found.append(entry)
-    return found
+    return found + (check_logs(project) if ref == ALL else [])
+
+
+def bytes_to_check(project: Project, ref: str) -> int:
+    """The bytes that `verify` advances by in all."""
+    return sum(manifest.total_bytes() for manifest in map(_manifest, _directories(project, ref)) if manifest)
+
+
+def _directories(project: Project, ref: str) -> list[Path]:
+    return artifact_directories(project) if ref == ALL else [resolve_model(project, ref).directory]
+
+
+def _manifest(directory: Path) -> Manifest | None:
+    try:
+        return manifest_of(directory)
+    except ArtifactError:  # told when it is checked
+        return None
 
 
 def _check(project: Project, directory: Path, finite: bool, deep: bool) -> dict[str, Any]:
-    manifest, problems = _hashes(directory)
+    manifest, problems = _hashes(project, directory)
     names = [entry.path for entry in manifest.files] if manifest else _names(directory)
     notes = [_OLD] if manifest and own_sum(directory / MANIFEST) is None else []
     unlisted = _unlisted(directory, manifest) if manifest else []
-    told = notes if manifest and manifest.kind == "run" else problems  # a run's folder is a container: times go there
+    told = notes if manifest and manifest.kind == "run" else problems  # a run's folder is a container
     told += [f"{name}: not in the manifest" for name in unlisted]
     broken = {problem.split(":")[0] for problem in problems}
     if not broken & set(names):
-        problems += _model_problems(project, directory, deep, notes if manifest is None else problems)
+        problems += _model_problems(project, directory, deep, notes if manifest is None else problems, notes)
     problems += _weights(directory, names, broken, finite)
     if manifest is None and not _has_safetensors(names) and any(directory.glob(TORCH_FILES)):
         problems += _torch_weights(directory, finite)
@@ -67,10 +87,10 @@ def _check(project: Project, directory: Path, finite: bool, deep: bool) -> dict[
     }
 
 
-def _hashes(directory: Path) -> tuple[Manifest | None, list[str]]:
+def _hashes(project: Project, directory: Path) -> tuple[Manifest | None, list[str]]:
     """The manifest and what does not match it; a directory from elsewhere has no manifest, and nothing to match."""
     if not (directory / MANIFEST).exists():
-        return None, []
+        return None, [f"{MANIFEST}: missing"] if had_manifest(project, directory) else []
     try:
         manifest = read_manifest(directory)
     except ArtifactError as error:
@@ -84,15 +104,19 @@ def _names(directory: Path) -> list[str]:
 
 def _unlisted(directory: Path, manifest: Manifest) -> list[str]:
     """Files below an artifact that its manifest says nothing of."""
-    listed = {entry.path for entry in manifest.files} | {MANIFEST}
-    inside = f"{_CHECKPOINTS}/" if manifest.kind == "run" else None
+    is_run = manifest.kind == "run"
+    listed = {MANIFEST, *(entry.path for entry in manifest.files), *(_OWN if is_run else ())}
+    inside = f"{_CHECKPOINTS}/" if is_run else None
     return [name for name in _names(directory) if name not in listed and not (inside and name.startswith(inside))]
 
 
-def _model_problems(project: Project, directory: Path, deep: bool, unsupported: list[str]) -> list[str]:
+def _model_problems(
+    project: Project, directory: Path, deep: bool, unsupported: list[str], notes: list[str]
+) -> list[str]:
     """What is wrong with a directory that holds a model, or one beside its adapter; nothing of others.
 
-    A config that gptcli does not compute is told in `unsupported`: of a directory from elsewhere it is no damage.
+    A config that gptcli does not compute is told in `unsupported`: of a directory from elsewhere it is no damage. That
+    an adapter's base isn't here is none either, and told in `notes`.
     """
     found: list[str] = []
     for home in (directory, directory / "base"):
@@ -106,6 +130,9 @@ def _model_problems(project: Project, directory: Path, deep: bool, unsupported: 
         reason = config_problem(home)
         if reason is not None:
             unsupported.append(f"its tensors can't be held against its config: {reason}")
+            continue
+        if base := missing_base(project, home):
+            notes.append(f"its tensors can't be held against its base: {base} isn't here")
             continue
         problems = shape_problems(project, home)
         if deep and not problems:
@@ -157,6 +184,8 @@ def table(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
 def _verdict(entry: dict[str, Any]) -> str:
     if entry["problems"]:
         return "DAMAGED: " + "; ".join(entry["problems"])
+    if entry["kind"] == LOG_KIND:
+        return "; ".join(["its log is whole", *entry["notes"]])
     whole = f"whole ({entry['files']} files)" if entry["hashed"] else "readable; no manifest to check its bytes against"
     return "; ".join([whole, *entry["notes"]])
 

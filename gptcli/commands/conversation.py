@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gptcli.errors import SpecError
+from gptcli.errors import GptcliError, SpecError
 from gptcli.inference.generate import Session
 from gptcli.inference.sampling import Sampling
 from gptcli.inference.stream import stream_text
@@ -44,20 +44,26 @@ class Conversation:
     def say(self, text: str) -> Iterator[str]:
         """The answer to `text`, as it comes; the turn enters the history when the answer ends or is cut off.
 
-        Raises SpecError when the text alone does not fit into the model.
+        Raises SpecError when the text alone does not fit into the model. What fails leaves no turn.
         """
         prompt = self._prompt(text)
         settings = dataclasses.replace(self.settings, seed=self.settings.seed + self.answered)
         self.answered += 1
         self.token_count, self.asked = 0, text
         answer: list[str] = []
+        failed = False
         try:
             tokens = self._counted(self._session.generate(prompt, settings, self._stops))
             for piece in stream_text(self.tokenizer, tokens, () if self.turns else prompt, self.stop):
                 answer.append(piece)
                 yield piece
+        except GptcliError:
+            failed = True
+            raise
         finally:
-            if self.turns:
+            if self.turns and failed:
+                self.messages.pop()
+            elif self.turns:
                 self.messages.append({"role": "assistant", "content": "".join(answer)})
 
     def reset(self) -> None:
@@ -99,23 +105,24 @@ class Conversation:
             bos = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
             # Without a bos an empty text would be an empty prompt; the end of a document then begins the next.
             return [*bos, *self.tokenizer.encode(text)] or [self.tokenizer.eos_id]
-        self.messages.append({"role": "user", "content": text})
+        turn = {"role": "user", "content": text}
         room = self.model.config.max_position_embeddings
         # Some room is left for the answer: a quarter of the positions, or what an answer may take where that is less.
         room -= min(self.settings.max_tokens, room // 4)
-        while len(ids := self._render()) > room and len(self.messages) > 1:
-            del self.messages[:2]
-            self.forgotten += 2
-        if len(ids) > room:
-            self.messages.clear()
+        alone = len(self._render([turn]))
+        if alone > room:
             raise SpecError(
-                f"the message makes a prompt of {len(ids)} tokens; the model reads at most {room} before an answer",
+                f"the message makes a prompt of {alone} tokens; the model reads at most {room} before an answer",
                 "shorten it",
             )
+        self.messages.append(turn)
+        while len(ids := self._render(self.messages)) > room:  # at the latest the message is alone
+            del self.messages[:2]
+            self.forgotten += 2
         return ids
 
-    def _render(self) -> list[int]:
-        return encode_chat(self.tokenizer, [*self._system(), *self.messages], add_generation_prompt=True)[0]
+    def _render(self, messages: list[dict[str, str]]) -> list[int]:
+        return encode_chat(self.tokenizer, [*self._system(), *messages], add_generation_prompt=True)[0]
 
     def _system(self) -> list[dict[str, str]]:
         return [{"role": "system", "content": self.system}] if self.system else []

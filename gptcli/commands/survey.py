@@ -45,7 +45,7 @@ def _names(project: Project, stage: str) -> list[str]:
     found: set[str] = set()
     for path in folder.glob("*"):
         hidden = path.name.startswith(".")
-        name = path.name[1:].rsplit(".", 1)[0] if hidden else path.name  # .NAME.partial, .NAME.old
+        name = path.name[1:].rpartition(".")[0] if hidden else path.name  # .NAME.partial, .NAME.old; nothing of .NAME
         if path.is_dir() and name and _stage_of(project, path) in (stage, None):
             found.add(name)
     return [*typed, *sorted(found - set(typed))]

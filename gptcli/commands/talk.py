@@ -33,9 +33,11 @@ class Wish:
 def run(shared: PlaceAndDevice, wish: Wish, settings: Sampling) -> None:
     """Open the model; answer one prompt on stdout, or hold a conversation on the terminal.
 
-    Raises SpecError for a prompt that is empty or too long and for unknown weights, ArtifactError for a model that
-    can't be opened.
+    An empty prompt has a model that continues text begin one. Raises SpecError for an empty message to a chat, a prompt
+    that is too long, an empty stop string and unknown weights, ArtifactError for a model that can't be opened.
     """
+    if "" in wish.stop:
+        raise SpecError("--stop '' is no text to end an answer at", "leave it out, or name a text")
     prompt = wish.prompt
     if prompt is None and sys.stdin is None:  # closed, as `<&-` does
         raise SpecError("there is no prompt: standard input is closed", "give --prompt TEXT")
@@ -51,9 +53,11 @@ def run(shared: PlaceAndDevice, wish: Wish, settings: Sampling) -> None:
     turns = answers_chat(found, tokenizer) if wish.turns is None else wish.turns
     if wish.system is not None and not turns:
         raise SpecError(f"{wish.model} continues text, so --system would not be read", "add --turns to make it a chat")
+    if prompt is not None and turns and not prompt.strip():
+        raise SpecError("the message is empty", "give --prompt TEXT, or pipe the text in")
     conversation = Conversation(model, tokenizer, settings, wish.system, turns, wish.stop)
     if prompt is None:
-        Terminal(conversation, plain=wish.plain).converse(wish.model)
+        Terminal(conversation, plain=wish.plain, folder=project.root).converse(wish.model)
     elif shared.as_json:
         text = "".join(conversation.say(prompt))
         print_json({"model": found.label, "prompt": prompt, "text": text, "tokens": conversation.token_count})

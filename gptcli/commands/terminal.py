@@ -23,10 +23,14 @@ HELP = """\
 
 
 class Terminal:
-    """Answers in turns shown as Markdown on a terminal, unless `plain`; else piece by piece as they are."""
+    """Answers in turns shown as Markdown on a terminal, unless `plain`; else piece by piece as they are.
 
-    def __init__(self, conversation: Conversation, *, plain: bool = False) -> None:
+    `folder` is where the relative paths that /save takes begin.
+    """
+
+    def __init__(self, conversation: Conversation, *, plain: bool = False, folder: Path = Path()) -> None:
         self.conversation = conversation
+        self._folder = folder
         self._markdown = conversation.turns and not plain and _draws()
         self._commands: dict[str, Callable[[str], None]] = {
             "/help": lambda _: print(HELP),
@@ -92,6 +96,8 @@ class Terminal:
         print("forgotten")
 
     def _undo(self, rest: str) -> None:
+        if not self.conversation.turns:
+            raise SpecError("nothing is remembered, so there is no turn to forget", "/retry continues the text anew")
         asked = self.conversation.undo()
         print("there is no turn to forget" if asked is None else f"forgotten: {asked}")
 
@@ -126,7 +132,7 @@ class Terminal:
     def _save(self, rest: str) -> None:
         if not rest:
             raise SpecError("/save needs a file", "/save chats.jsonl")
-        count = self.conversation.save(Path(rest).expanduser())
+        count = self.conversation.save(self._folder / Path(rest).expanduser())
         print(f"{count} messages added to {rest}")
 
 

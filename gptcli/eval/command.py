@@ -8,7 +8,6 @@ import typer
 
 from gptcli.options import OnDevice, shared_options
 
-
 Models = Annotated[
     list[str] | None,
     typer.Argument(metavar="[MODEL]", help="Run, RUN@best, RUN@1000, MODEL:1.2.0 or a directory.", show_default=False),
@@ -80,6 +79,9 @@ def evaluate(
         from gptcli.eval.compare import compare as side_by_side
         from gptcli.eval.compare import print_comparison
 
+        measuring = (split, text, chats, task, harness, baselines, offline, fail_if, baseline, junit)
+        if any(measuring) or shared != OnDevice(shared.project, shared.recipe, shared.as_json, quiet=shared.quiet):
+            raise SpecError("--compare takes evaluations alone: nothing is measured", "leave out every other option")
         print_comparison(side_by_side(project, models or []), shared.as_json)
         return
     if models and len(models) > 1:

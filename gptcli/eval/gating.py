@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from gptcli.artifacts.project import Project
 from gptcli.console import tell
-from gptcli.eval.spec import FIGURES, FOLDER, OTHER_RULES, RULE_FIGURES, EvalSpec
+from gptcli.errors import SpecError
+from gptcli.eval.spec import FOLDER, EvalSpec, figures_of
 from gptcli.scoring.evaluations import Evaluation, read_evaluation
 from gptcli.scoring.gates import (
     Gate,
@@ -34,18 +35,23 @@ class Gating:
         ArtifactError where the baseline isn't there."""
         gates = [parse_gate(text) for text in texts]
         require_baseline(gates, baseline, name)
+        if baseline and not any(gate.relation for gate in gates):
+            raise SpecError(
+                f"--baseline {baseline}: no gate names the baseline", "--fail-if 'METRIC < baseline', or leave it out"
+            )
         return Gating(gates, read_evaluation(project.place(FOLDER, baseline)) if baseline else None, junit)
 
     def require_known(self, spec: EvalSpec, project: Project) -> None:
         """SpecError for a gate on a figure that an evaluation by this spec never has; what the harness will give is
         not known before."""
-        known = [*FIGURES, *(f"{rule}.{name}" for rule in OTHER_RULES for name in RULE_FIGURES)]
+        known = figures_of(spec)
         if spec.tasks:
             from gptcli.eval.task_files import open_tasks  # Arrow comes with it
 
             for task in (named.task for named in open_tasks(spec.tasks, project)):
-                names = (*task.figure_names, "items")
-                known += [f"{task.name}.{name}{group}" for name in names for group in ("", "_clean", "_dirty")]
+                groups = ("", "_clean", "_dirty") if spec.contamination else ("",)
+                known += [f"{task.name}.{name}{group}" for name in task.figure_names for group in groups]
+                known.append(f"{task.name}.items")
         of_harness = [gate for gate in self.gates if spec.harness and "." in gate.metric]
         require_known([gate for gate in self.gates if gate not in of_harness], known)
 

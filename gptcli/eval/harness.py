@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gptcli.errors import SpecError
 from gptcli.eval.measurement import Measurement
 from gptcli.scoring.engine import Answering
 from gptcli.scoring.harness import run_harness
@@ -28,16 +29,25 @@ def measure_harness(measurement: Measurement, engine: Answering) -> None:
         limit=spec.harness_limit,
         include_path=job.project.path(spec.harness_path) if spec.harness_path else None,
         offline=spec.offline,
-        chat=measurement.chat_tuned,
+        chat=measurement.chat_tuned if spec.harness_chat == "auto" else spec.harness_chat,
     )
+    twice = sorted(found.samples.keys() & measurement.judged.keys())
+    if twice:
+        raise SpecError(f"{twice[0]} is a task of the harness and a task file", 'give the task file another name = "…"')
     measurement.figures |= {name: value for name, value in found.figures.items() if _STDERR not in name}
     for task, rows in found.samples.items():
         items = list(_items(task, rows))
         measurement.judged[task] = items
         measurement.figures[f"{task}.items"] = len(items)
+        measurement.first[task] = [name.partition(".")[2] for name in found.figures if _is_of(name, task)]
         ends = _intervals(task, items)
         measurement.intervals |= {name: ends[name] for name in ends if name in measurement.figures}
-    measurement.told["harness"] = {"version": found.harness, "versions": found.versions, "shots": found.shots}
+    measurement.told["harness"] = {
+        "version": found.harness,
+        "versions": found.versions,
+        "shots": found.shots,
+        "figures": {name: value for name, value in found.figures.items() if _STDERR not in name},
+    }
 
 
 def _intervals(task: str, items: Sequence[Judged]) -> dict[str, Interval]:
@@ -46,6 +56,10 @@ def _intervals(task: str, items: Sequence[Judged]) -> dict[str, Interval]:
     whole = [name for name in sorted(names) if all(name in row.scores for row in items)]
     found = {f"{task}.{name}": bootstrap_mean([row.scores[name] for row in items]) for name in whole}
     return {name: ends for name, ends in found.items() if all(map(math.isfinite, ends))}
+
+
+def _is_of(name: str, task: str) -> bool:
+    return name.startswith(f"{task}.") and _STDERR not in name
 
 
 def _items(task: str, samples: Sequence[Mapping[str, Any]]) -> Iterator[Judged]:

@@ -48,7 +48,7 @@ def junit_xml(evaluation: Evaluation, outcomes: Sequence[Outcome]) -> bytes:
         },
     )
     properties = ET.SubElement(suite, "properties")
-    for name, value in [("model", evaluation.model), *((name, repr(v)) for name, v in evaluation.figures.items())]:
+    for name, value in [("model", evaluation.model), *((name, f"{v:.17g}") for name, v in evaluation.figures.items())]:
         ET.SubElement(properties, "property", {"name": _line(name), "value": _text(value)})
     for outcome in outcomes:
         _add_case(suite, evaluation, outcome)

@@ -7,6 +7,8 @@ decides the answers: the model, the task, its data and the way it is computed.
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.ipc
 
-from gptcli.artifacts.durable import PENDING, canonical_json, write_bytes
+from gptcli.artifacts.durable import canonical_json, write_bytes
 from gptcli.scoring.judged import JUDGED_SCHEMA, Judged, from_batch, to_batch
 
 FOLDER = ".judged"  # in evals/
+MOST_KEPT = 256  # models' answers to tasks
 _ROWS = 4096  # of a record batch
 _VERSION = 1  # counted up when the same question would be judged otherwise
 
@@ -33,7 +36,10 @@ class KeptItems:
         """Every item kept, by its id; a file that is not what its name says counts as none."""
         found: dict[str, Judged] = {}
         for path in sorted(self.folder.glob("*.arrow")):
-            data = path.read_bytes()
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:  # another evaluation of the same model made one file of several
+                continue
             if hashlib.sha256(data).hexdigest() == path.stem:
                 reader = pa.ipc.open_file(pa.BufferReader(data))
                 for number in range(reader.num_record_batches):
@@ -47,11 +53,16 @@ class KeptItems:
         write_bytes(path, data)
         return path
 
+    def forget_others(self) -> None:
+        """Drop what was kept longest ago, beyond MOST_KEPT; of this model and task nothing."""
+        os.utime(self.folder)
+        folders = sorted(self.folder.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        for folder in folders[MOST_KEPT:]:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def tidy(self) -> None:
-        """Make one file of all, and take away what a kill left half written."""
+        """Make one file of all."""
         paths = sorted(self.folder.glob("*.arrow"))
-        for pending in self.folder.glob(f"*{PENDING}"):
-            pending.unlink(missing_ok=True)  # another evaluation of the same model may tidy beside this one
         if len(paths) < 2:
             return
         rows = self.read()

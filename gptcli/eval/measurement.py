@@ -28,8 +28,8 @@ from gptcli.training.setup import tokens_at_once
 @dataclass
 class Measurement:
     """What an evaluation has: `figures` (flat names) and their `intervals`, `told`, what report.json says beside them,
-    all reproducible; `records`, which are not; the `judged` items of each task; `documents`, columns of sums over each
-    document."""
+    all reproducible; `records`, which are not; the `judged` items of each task, and the names of its figures, the
+    `first` to look at in front; `documents`, columns of sums over each document."""
 
     spec: EvalSpec
     job: Job
@@ -44,6 +44,7 @@ class Measurement:
     told: dict[str, Any] = field(default_factory=dict)
     records: dict[str, Any] = field(default_factory=dict)
     judged: dict[str, Sequence[Judged]] = field(default_factory=dict)
+    first: dict[str, list[str]] = field(default_factory=dict)
     documents: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod

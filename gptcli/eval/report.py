@@ -51,7 +51,7 @@ def render_report(report: Mapping[str, Any], judged: Mapping[str, Sequence[Judge
 
 def _cards(figures: Mapping[str, Any], intervals: Mapping[str, Any], tasks: Mapping[str, Any]) -> list[Any]:
     found = [
-        (label, form.format(figures[name]), _between(intervals.get(name), form))
+        (label, _shown(form, figures[name]), _between(intervals.get(name), form))
         for name, label, form in _CARDS
         if figures.get(name) is not None
     ]
@@ -63,7 +63,11 @@ def _cards(figures: Mapping[str, Any], intervals: Mapping[str, Any], tasks: Mapp
 
 
 def _between(ends: Any, form: str) -> str:
-    return f"{form.format(ends[0])} to {form.format(ends[1])}" if ends else ""
+    return f"{_shown(form, ends[0])} to {_shown(form, ends[1])}" if ends else ""
+
+
+def _shown(form: str, value: float) -> str:
+    return form.format(value) if abs(value) < _LARGE else f"{value:.3g}"
 
 
 def _tasks(tasks: Mapping[str, Any], intervals: Mapping[str, Any]) -> str:
@@ -217,7 +221,11 @@ def _calibration(report: Mapping[str, Any]) -> Iterable[str]:
 def _harness(told: Mapping[str, Any]) -> str:
     if not told:
         return ""
-    return table(("task", "version"), [(safe(name), safe(version)) for name, version in told["versions"].items()])
+    rows = [(code(name), _number(value)) for name, value in told["figures"].items()]
+    versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+    return note(f"lm-evaluation-harness {told['version']}; versions of the tasks: {versions}") + table(
+        ("figure", "value"), rows, numbers=(1,)
+    )
 
 
 def _all_figures(figures: Mapping[str, Any], intervals: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
+import torch
 
 from gptcli.artifacts.build import Build
 from gptcli.artifacts.durable import sha256_file, write_bytes, write_json, write_text
@@ -55,7 +56,7 @@ def run(spec: EvalSpec, job: Job) -> Manifest:
     _write(measurement, build.directory)
     memory = peak_device_bytes(device)
     return build.commit(
-        _as_json({**measurement.figures, "intervals": measurement.intervals}),
+        _as_json({**measurement.figures, "intervals": measurement.intervals, "tasks": measurement.first}),
         {
             **job.records(),
             **measurement.records,
@@ -87,13 +88,16 @@ def _require_own_tokenizer(spec: EvalSpec, job: Job) -> None:
 
 def _measure_tasks(measurement: Measurement) -> None:
     spec, job = measurement.spec, measurement.job
-    dtype = str(measurement.dtype).removeprefix("torch.")
+    engine = _engine(measurement)
+    how = {"dtype": str(engine.dtype).removeprefix("torch."), "device": measurement.device.type}
+    if engine.dtype != torch.float32:  # where what stands in a batch moves log-likelihoods by tenths of a nat
+        how["batch_size"] = str(spec.batch_size)
     models = [entry.content_sha256 for entry in job.inputs.entries if entry.role in ("model", "base")]
     asked = Asked(
-        _engine(measurement),
+        engine,
         measurement.tokenizer,
         measurement.chat_tuned,
-        {"models": models, "chat": measurement.chat_tuned, "dtype": dtype, "device": measurement.device.type},
+        {"models": models, "chat": measurement.chat_tuned, **how},
     )
     train = _train_ngrams(measurement)
     for named in open_tasks(spec.tasks, job.project):
@@ -102,17 +106,19 @@ def _measure_tasks(measurement: Measurement) -> None:
         measurement.judged[name] = found.judged
         measurement.figures |= {f"{name}.{figure}": value for figure, value in found.figures.items()}
         measurement.figures[f"{name}.items"] = len(found.judged)
+        measurement.first[name] = list(found.figures)
         measurement.intervals |= {f"{name}.{figure}": ends for figure, ends in found.intervals.items()}
         measurement.told.setdefault("tasks", {})[name] = found.told
 
 
 def _engine(measurement: Measurement) -> Engine:
-    tokenizer = measurement.tokenizer
+    """What answers items: on a CPU in fp32 unless told otherwise, for it costs little there and no batch shows."""
+    tokenizer, on_cpu = measurement.tokenizer, measurement.device.type == "cpu"
     return Engine(
         measurement.model,
         tokenizer,
         device=measurement.device,
-        dtype=measurement.dtype,
+        dtype=torch.float32 if on_cpu and measurement.spec.dtype == "auto" else measurement.dtype,
         batch_size=measurement.spec.batch_size,
         stop_ids={*measurement.model.config.eos_ids, tokenizer.eos_id, tokenizer.eot_id},
         check=measurement.job.stop.check,

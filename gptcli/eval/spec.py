@@ -50,6 +50,9 @@ class EvalSpec(Spec):
     harness_path: str = Field("", description="a folder of the harness's own task files, beside its catalogue")
     harness_shots: int = Field(-1, ge=-1, description="examples before each item of the harness; -1: as each task has")
     harness_limit: int = Field(0, ge=0, description="items of each task of the harness, the first so many; 0: all")
+    harness_chat: bool | Literal["auto"] = Field(
+        "auto", description="ask the harness's items as a user's turn; auto: as the model was tuned"
+    )
     contamination: str = Field(
         "auto",
         description="tell items that stand in the train split of corpus/NAME apart; auto: the corpus the model was "
@@ -60,7 +63,10 @@ class EvalSpec(Spec):
         0, ge=0, description="score again in windows that move on by so many tokens, as sliding.*; 0: don't"
     )
     per_document: bool = Field(False, description="score every document again alone, as per_document.*")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="precision of the arithmetic")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="precision of the arithmetic; auto: what the device is fast in, and float32 for tasks on a CPU",
+    )
     baselines: bool = Field(False, description="measure gzip -9 and xz -9e on the same documents too")
     batch_size: int = run_field(0, "sequences at once in each process; 0: 2048 tokens on a CPU, 32768 on a GPU", ge=0)
     offline: bool = run_field(False, "let the harness download nothing")
@@ -94,7 +100,7 @@ class EvalSpec(Spec):
             *(("split", "limit", "sliding", "per_document") if not (self.tokens or self.text) else ()),
             *(("val_share",) if not self.chats else ()),
             *(("contamination",) if not self.tasks else ()),
-            *(("harness_path", "harness_shots", "harness_limit") if not self.harness else ()),
+            *(("harness_path", "harness_shots", "harness_limit", "harness_chat") if not self.harness else ()),
         }
         return {key: value for key, value in content.items() if key not in unread}
 
@@ -116,6 +122,8 @@ def inputs(spec: EvalSpec, project: Project, previous: Manifest | None) -> Input
         entries.append(_tokens_input(spec, project))
     if spec.chats:
         typed.append(("chats", spec.chats))
+    if spec.harness and spec.harness_path:
+        typed.append(("harness", [spec.harness_path]))
     entries += _corpus_input(spec, project)
     if not typed and not spec.tasks:
         return Inputs(tuple(entries))
@@ -252,14 +260,13 @@ def summary(stats: dict[str, Any]) -> list[tuple[str, str]]:
 def _task_rows(stats: dict[str, Any], between: dict[str, Any]) -> list[tuple[str, str]]:
     """A row a task: its first figures, the very first with its interval."""
     rows = []
-    for task in [name.removesuffix(".items") for name in stats if name.endswith(".items")]:
-        figures = [name for name in stats if name.startswith(f"{task}.") and name != f"{task}.items"]
+    for task, names in sorted(stats.get("tasks", {}).items()):
         shown = [
-            f"{name.removeprefix(task + '.')} {_short(stats[name])}{_within(between.get(name)) if not at else ''}"
-            for at, name in enumerate(figures[:_SHOWN])
+            f"{name} {_short(stats[f'{task}.{name}'])}{_within(between.get(f'{task}.{name}')) if not at else ''}"
+            for at, name in enumerate(names[:_SHOWN])
         ]
-        more = f" and {len(figures) - _SHOWN} more" if len(figures) > _SHOWN else ""
-        rows.append((task, f"{', '.join(shown)}{more} ({stats[task + '.items']:,} items)"))
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        rows.append((task, f"{', '.join(shown)}{more} ({stats[f'{task}.items']:,} items)"))
     return rows
 
 
@@ -275,10 +282,9 @@ def _scored(stats: dict[str, Any]) -> str:
     return f"{human_bytes(stats['text_bytes'])}, windows of {stats['seq_len']:,}"
 
 
-# Every figure of text and chats that an evaluation may have, for --fail-if; and those of the rules beside the one.
-OTHER_RULES = ("sliding", "per_document")
+# The figures of each rule by which documents are scored.
 RULE_FIGURES = ("loss", "perplexity", "bits_per_byte", "accuracy", "top5_accuracy", "tokens")
-FIGURES = (
+_OF_TEXT = (
     *RULE_FIGURES,
     "word_perplexity",
     "words",
@@ -288,14 +294,25 @@ FIGURES = (
     "documents",
     "text_bytes",
     "seq_len",
-    "gzip_bits_per_byte",
-    "gzip_bits_per_byte_stream",
-    "xz_bits_per_byte",
-    "xz_bits_per_byte_stream",
+)
+_OF_BASELINES = tuple(f"{name}_bits_per_byte{way}" for name in ("gzip", "xz") for way in ("", "_stream"))
+_OF_CHATS = (
     "chat_loss",
     "chat_perplexity",
     "chat_accuracy",
     "chat_top5_accuracy",
     "chats",
     "chat_tokens",
+    "chats_val_share",
 )
+
+
+def figures_of(spec: EvalSpec) -> list[str]:
+    """The figures of text and chats that an evaluation by this spec may have; those of tasks their kinds tell."""
+    other_rules = [name for name, wanted in (("sliding", spec.sliding), ("per_document", spec.per_document)) if wanted]
+    return [
+        *(_OF_TEXT if spec.tokens or spec.text else ()),
+        *(f"{rule}.{name}" for rule in other_rules for name in RULE_FIGURES),
+        *(_OF_BASELINES if spec.baselines else ()),
+        *(_OF_CHATS if spec.chats else ()),
+    ]

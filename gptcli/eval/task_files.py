@@ -9,7 +9,7 @@ from pathlib import Path
 from gptcli.artifacts.project import Project
 from gptcli.errors import SpecError
 from gptcli.records.sources import SourceFile, expand
-from gptcli.scoring.tasks.reading import TaskFiles, read_task, task_inputs
+from gptcli.scoring.tasks.reading import TaskFiles, is_task, read_task, task_inputs
 from gptcli.scoring.tasks.task import Task
 
 
@@ -43,9 +43,9 @@ def _task_files(typed: Sequence[str], root: Path) -> list[SourceFile]:
     files = []
     for one in typed:
         every = expand([one], root)
-        tasks = [file for file in every if file.path.suffix == ".toml"] if (root / one).is_dir() else every
+        tasks = [file for file in every if is_task(file.path)] if (root / one).is_dir() else every
         if not tasks:
-            raise SpecError(f"{one} holds no task files", "a task is a .toml file")
+            raise SpecError(f"{one} holds no task files", "a task is a .toml file that begins kind = …")
         files += tasks
     return list({file.path.resolve(): file for file in files}.values())
 

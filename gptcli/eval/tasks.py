@@ -9,6 +9,7 @@ from typing import Any
 
 from gptcli.artifacts.manifest import Source
 from gptcli.artifacts.ngrams import NgramIndex
+from gptcli.errors import ArtifactError
 from gptcli.eval.kept import KeptItems
 from gptcli.eval.task_files import NamedTask
 from gptcli.job import Job
@@ -64,13 +65,24 @@ def measure_task(named: NamedTask, asked: Asked, job: Job, train: Sequence[Ngram
     judged: list[Judged] = []
     with job.progress.bar(task.name, rows.most_items(task), "items") as bar:
         for group in run_task(task, rows, posing, asked.engine, known=known, advance=bar.advance):
+            _require_finite(group)
             new = [row for row in group if row.item not in known]
             if new:
                 kept.add(new)
             judged += group
             job.stop.check()
     kept.tidy()
+    kept.forget_others()
     return _measured(task, rows, judged, train, job)
+
+
+def _require_finite(judged: Sequence[Judged]) -> None:
+    broken = next((row for row in judged if not all(map(math.isfinite, row.logprobs))), None)
+    if broken is not None:
+        raise ArtifactError(
+            f"{broken.task}: the likelihoods of {broken.where} are no numbers: the weights are no trained model's",
+            "gptcli checkpoint verify names the tensors that are not finite",
+        )
 
 
 def _require_unchanged(named: NamedTask, sources: Sequence[Source]) -> None:
@@ -96,10 +108,17 @@ def _measured(task: Task, rows: TaskRows, judged: list[Judged], train: Sequence[
         "cut": sum(bool(row.cut) for row in judged),
         "tables": task.tables(judged),
     }
+    for rule in ("method", "zero_division"):
+        if rule in told["tables"]:
+            job.progress.say(f"{task.name}: {told['tables'][rule]}")
     for reason, where in rows.left_out.first.items():
         job.progress.warn(
-            f"{task.name}: {rows.left_out.counts[reason]:,} rows left out: {reason}, the first {where} "
+            f"{task.name}: rows left out: {rows.left_out.counts[reason]:,} {reason}, the first {where} "
             f"{rows.details.get(reason, '')}".rstrip()
+        )
+    if told["cut"]:
+        job.progress.warn(
+            f"{task.name}: items that lost their beginning, being longer than the context: {told['cut']:,}"
         )
     if train:
         groups = contamination(judged, train)

@@ -94,7 +94,7 @@ def _tell(measurement: Measurement, documents: Documents, scores: TextScores) ->
     spec = measurement.spec
     measurement.told["scored"] = ", ".join(spec.text) or f"the {spec.split} split of tokens/{spec.tokens}"
     measurement.told["notes"] = list(documents.missing)
-    measurement.documents = _columns(documents.ids, sums, sizes)
+    measurement.documents = _columns(documents.ids, sums, sizes) | ({} if words is None else {"words": words})
 
 
 def _tell_more(measurement: Measurement, name: str, sums: DocumentSums, sizes: Any) -> None:

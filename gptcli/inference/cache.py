@@ -61,11 +61,6 @@ class Cache:
         for row, count in zip(self._rows, counts, strict=True):
             self.lengths[row] += count
 
-    def cut(self, length: int, row: int | None = None) -> None:
-        """Forget every token from position `length` on, of one sequence or (None) of all."""
-        for each in range(len(self.lengths)) if row is None else (row,):
-            self.lengths[each] = min(length, self.lengths[each])
-
     def copy(self, source: int, target: int, length: int) -> None:
         """Let the sequence `target` hold the first `length` tokens of `source`, and nothing else."""
         if source != target:

@@ -19,11 +19,11 @@ def choose_batch_size(model: CausalLM, length: int) -> int:
     token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * parameter.element_size()
     device = parameter.device
     most = MOST_ON_A_CPU if device.type == "cpu" else MOST_ELSEWHERE
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _available_bytes()
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
     return most if free is None else max(1, min(most, int(free * SHARE) // (token * length)))
 
 
-def _available_bytes() -> int | None:
+def available_bytes() -> int | None:
     """What Linux says a program may still take; None elsewhere."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

@@ -19,9 +19,10 @@ def open_reader(model: CausalLM, slots: int) -> Reader:
     kinds = {parameter.dtype for parameter in model.parameters()}
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     if on_cpu and kinds <= {torch.float32, torch.bfloat16} and _compiles():
+        from gptcli.inference.native.packed import packs
         from gptcli.inference.native.reader import NativeReader
 
-        return NativeReader(model, slots)
+        return NativeReader(model, slots, packed=packs(model))
     return ModuleReader(model, slots)
 
 

@@ -8,7 +8,7 @@ from gptcli.errors import SpecError
 from gptcli.inference.engine import open_reader
 from gptcli.inference.reader import Reader
 from gptcli.inference.sampling import Sampling, sample
-from gptcli.models.family import CausalLM
+from gptcli.models.family import CausalLM, ModelConfig
 
 
 class Session:
@@ -22,10 +22,11 @@ class Session:
     def generate(self, prompt: Sequence[int], settings: Sampling, stop_ids: Collection[int] = ()) -> Iterator[int]:
         """Yield new token ids until a stop id (not yielded), max_tokens, or the end of the model's positions.
 
-        Raises SpecError when the prompt is empty or leaves no room.
+        Raises SpecError when the prompt is empty, leaves no room or holds ids that the model hasn't, ArtifactError when
+        the logits are no numbers.
         """
         limit = self.model.config.max_position_embeddings
-        check_prompt(prompt, limit)
+        check_prompt(prompt, self.model.config)
         self.reader.copy(0, 0, self._common(prompt))
         self.ids = list(prompt)
         for _ in range(settings.max_tokens):
@@ -60,12 +61,20 @@ def generate(model: CausalLM, prompt: Sequence[int], settings: Sampling, stop_id
         model.train(was_training)
 
 
-def check_prompt(prompt: Sequence[int], limit: int, name: str = "the prompt") -> None:
-    """Raise SpecError unless the prompt has a token and leaves room for one more within `limit` positions."""
+def check_prompt(prompt: Sequence[int], config: ModelConfig, name: str = "the prompt") -> None:
+    """Raise SpecError unless the prompt has a token, leaves room for one more within the model's positions, and holds
+    ids of its vocabulary alone."""
+    limit = config.max_position_embeddings
     if not prompt:
         raise SpecError(f"{name} is empty", "give at least one token of text")
     if len(prompt) >= limit:
         raise SpecError(
             f"{name} has {len(prompt)} tokens, and the model reads at most {limit - 1} before its answer",
             "shorten it",
+        )
+    strange = next((token for token in prompt if not 0 <= token < config.vocab_size), None)
+    if strange is not None:
+        raise SpecError(
+            f"{name} holds the id {strange}, and the model's ids are 0 … {config.vocab_size - 1}",
+            "encode the text with the model's own tokenizer",
         )

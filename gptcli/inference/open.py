@@ -15,7 +15,7 @@ from gptcli.inference.adapter_base import adapter_base
 from gptcli.models.family import CausalLM, build_model
 from gptcli.models.load import load_adapter, load_model, stored_dtype
 from gptcli.models.lora import merge
-from gptcli.models.quantized import quantize_model
+from gptcli.models.quantized import load_quantized, quantize_model
 from gptcli.runtime.device import default_dtype
 from gptcli.templates import TEMPLATE_FILE, chat_template
 from gptcli.tokenizer import Tokenizer, engine_file
@@ -73,17 +73,20 @@ def _for_inference(found: ModelRef, base: Path | None, device: torch.device, wei
         weights = str(default_dtype(device)).removeprefix("torch.")
     kept = torch.bfloat16 if weights == "bfloat16" else torch.float32
     whole = base is not None or weights == "int8"  # merged, or measured, before anything is rounded
-    model = _load(found, base, device, torch.float32 if whole else kept)
+    if weights == "int8" and base is None:
+        model = load_quantized(found.directory, device)
+    else:
+        model = _load(found, base, device, torch.float32 if whole else kept)
     if base is not None:
         tensors = merge(model)
         with torch.device("meta"):
             model = build_model(model.config)
         model.load_state_dict({name: tensor.to(kept) for name, tensor in tensors.items()}, assign=True)
         model = model.to(device).eval()
-    if weights == "int8":
-        quantize_model(model)
-        if device.type == "cuda":
-            model.to(default_dtype(device))
+        if weights == "int8":
+            quantize_model(model)
+    if weights == "int8" and device.type == "cuda":
+        model.to(default_dtype(device))
     return model
 
 

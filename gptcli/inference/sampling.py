@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gptcli.errors import SpecError
+from gptcli.errors import ArtifactError, SpecError
 
 FIRST_LOOK = 256  # the likeliest tokens, among which top_p's are looked for before the whole vocabulary is sorted
 _WORD = (1 << 64) - 1
@@ -39,7 +40,7 @@ class Sampling:
             ("top_k", self.top_k >= 0, "at least 0"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
-            ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
+            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0 and finite"),
             ("max_tokens", self.max_tokens >= 1, "at least 1"),
         )
         for name, holds, demand in demands:
@@ -56,15 +57,32 @@ def sample(logits: Tensor, seen: Sequence[Sequence[int]], settings: Sequence[Sam
     """One token id a sequence from logits [B,V]; `seen` [B][…] are the ids already in each sequence, `settings` [B].
 
     A row's draw is a function of its logits, its seed and how many ids it has: its neighbours don't matter. It is
-    made on the CPU in fp32, so that a seed means the same on every device.
+    made on the CPU in fp32, so that a seed means the same on every device. Raises ArtifactError for logits that are no
+    numbers.
     """
     logits = logits.detach()
-    alone = logits.device.type == "cpu" and logits.dtype == torch.float32  # then without torch's threads
-    likeliest: list[int] = logits.numpy().argmax(axis=-1).tolist() if alone else logits.argmax(dim=-1).tolist()
+    likeliest = _likeliest(logits)
     for i, own in enumerate(settings):
         if not own.plain:
             likeliest[i] = _drawn(logits[i].float().cpu(), seen[i], own)
     return likeliest
+
+
+def _likeliest(logits: Tensor) -> list[int]:
+    """The id of each row's largest logit."""
+    if logits.device.type == "cpu" and logits.dtype == torch.float32:  # without torch's threads
+        numbers = logits.numpy()
+        ids: list[int] = numbers.argmax(axis=-1).tolist()
+        largest = [float(row[token]) for row, token in zip(numbers, ids, strict=True)]
+    else:
+        values, places = logits.max(dim=-1)
+        ids, largest = places.tolist(), values.tolist()
+    if not all(map(math.isfinite, largest)):  # what is no number counts as the largest
+        raise ArtifactError(
+            "the model's logits are no finite numbers, so no token can be drawn",
+            "gptcli checkpoint verify MODEL --deep tells whether its weights are whole",
+        )
+    return ids
 
 
 def uniform(seed: int, position: int) -> float:
@@ -84,9 +102,9 @@ def _drawn(scores: Tensor, seen: Sequence[int], settings: Sampling) -> int:
         scores = _penalised(scores, seen, settings.repetition_penalty)
     if settings.temperature == 0.0:
         return int(scores.argmax())
-    values, ids = truncate(torch.softmax(scores / settings.temperature, dim=-1), settings)
-    if not len(ids):  # no number is the largest of what is none
-        return int(scores.argmax())
+    # The largest is 0 before it is divided, and what divides is no 0 in fp32: however cold, there is no inf - inf.
+    cold = max(settings.temperature, torch.finfo(torch.float32).tiny)
+    values, ids = truncate(torch.softmax((scores - scores.max()) / cold, dim=-1), settings)
     reached = values.double().cumsum(0)
     place = torch.searchsorted(reached, uniform(settings.seed, len(seen)) * reached[-1], right=True)
     return int(ids[min(int(place), len(ids) - 1)])
@@ -133,4 +151,4 @@ def _penalised(scores: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
     out = scores.clone()
     there = torch.tensor(sorted(set(seen)), dtype=torch.int64)
     out[there] = torch.where(out[there] > 0, out[there] / penalty, out[there] * penalty)
-    return out
+    return out.clamp_(max=torch.finfo(torch.float32).max)  # a penalty far below 1 makes logits too large

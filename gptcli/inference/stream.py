@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from gptcli.errors import SpecError
 from gptcli.tokenizer import Tokenizer
 
 CONTEXT = 8  # ids before the first new one that decide how it is spelt: the rest of a character, a leading space
@@ -13,12 +14,14 @@ class TextWatcher:
     """Text from token ids, which ends before the first stop string.
 
     `text` is all that is certain to stay; what may be the beginning of a stop string, or part of a character, is held
-    back until the next token tells. `stopped` says that a stop string came.
+    back until the next token tells. `stopped` says that a stop string came. Raises SpecError for an empty stop string.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), after: Sequence[int] = ()) -> None:
+        if "" in stop:
+            raise SpecError("an empty stop string would end every text before it begins", "leave it out")
         self._decoder = tokenizer.decoder()
-        self._stop = tuple(text for text in stop if text)
+        self._stop = tuple(stop)
         self._parts: list[str] = []
         self._held = ""
         self.stopped = False

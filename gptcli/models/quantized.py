@@ -10,14 +10,18 @@ are. Rounding moves a weight by at most half a scale, so an output channel's pro
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptcli.models.family import CausalLM
+from gptcli.models.family import CausalLM, build_model, read_config
 from gptcli.models.gpt2 import Conv1D
+from gptcli.models.importers.fitting import fit
+from gptcli.models.importers.hugging_face import stored_tensors
 from gptcli.models.llama import OutputHead, TokenEmbedding
+from gptcli.models.load import check_files
 
 LARGEST = 127
 
@@ -84,17 +88,38 @@ def quantize_model(model: CausalLM) -> None:
     """
     dtype = next(model.parameters()).dtype
     for path, layer in list(model.named_modules()):
-        new: nn.Module
-        if isinstance(layer, TokenEmbedding):
-            new = Int8Embedding(layer.whole_weight(), dtype)
-        elif isinstance(layer, OutputHead):
-            new = Int8Linear(layer.whole_weight(), None, dtype)
-        elif isinstance(layer, Conv1D):
-            new = Int8Linear(layer.weight.t(), layer.bias, dtype)
-        elif isinstance(layer, nn.Linear):
-            new = Int8Linear(layer.weight, layer.bias, dtype)
-        else:
-            continue
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, new)
+        _replace(model, path, layer, dtype)
     model.eval()
+
+
+@torch.no_grad()
+def load_quantized(directory: Path, device: torch.device | str = "cpu") -> CausalLM:
+    """What quantize_model makes of load_model's in fp32, of which one layer is held at a time; raises as it does."""
+    check_files(directory)
+    config = read_config(directory)
+    tensors = fit(stored_tensors(directory)[1], config, str(directory))
+    with torch.device("meta"):
+        model = build_model(config)
+    for path, layer in list(model.named_modules()):
+        own = [name for name, _ in layer.named_parameters(recurse=False)]
+        read = {name: tensors[f"{path}.{name}"].read().to(device=device, dtype=torch.float32) for name in own}
+        layer.load_state_dict(read, strict=False, assign=True)
+        _replace(model, path, layer, torch.float32)
+    return model.to(device).eval()
+
+
+def _replace(model: CausalLM, path: str, layer: nn.Module, dtype: torch.dtype) -> None:
+    """Put the int8 layer in the place of one that has a matrix."""
+    new: nn.Module
+    if isinstance(layer, TokenEmbedding):
+        new = Int8Embedding(layer.whole_weight(), dtype)
+    elif isinstance(layer, OutputHead):
+        new = Int8Linear(layer.whole_weight(), None, dtype)
+    elif isinstance(layer, Conv1D):
+        new = Int8Linear(layer.weight.t(), layer.bias, dtype)
+    elif isinstance(layer, nn.Linear):
+        new = Int8Linear(layer.weight, layer.bias, dtype)
+    else:
+        return
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, new)

@@ -40,14 +40,6 @@ class Overlap:
     def clean(self) -> npt.NDArray[np.bool_]:
         return ~self.dirty & ~self.untold
 
-    @property
-    def states(self) -> list[str]:
-        """dirty, untold or clean, by item."""
-        return ["dirty" if found else "clean" if grams else "untold" for grams, found in self._pairs()]
-
-    def _pairs(self) -> zip[tuple[int, int]]:
-        return zip(self.grams.tolist(), self.found.tolist(), strict=True)
-
 
 def item_text(prompt: str, answer: str) -> str:
     """What of an item is looked up."""

@@ -59,8 +59,8 @@ class Engine:
         )
 
     def completions(self, requests: Sequence[Completion], advance: Advance | None = None) -> list[CompletionAnswer]:
-        """Greedy completions. A prompt that leaves no room for its max_tokens in the model's positions is cut from the
-        left, as far as to one token."""
+        """Greedy completions, which end with the model's positions. A prompt is cut from the left where it leaves room
+        neither for its max_tokens nor for a quarter of the positions."""
         if not requests:
             return []
         from gptcli.inference.batch import generate_batch
@@ -68,7 +68,7 @@ class Engine:
         from gptcli.scoring.language_modelling import autocast
 
         limit = self.model.config.max_position_embeddings
-        prompts = [request.prompt[-max(limit - request.max_tokens, 1) :] for request in requests]
+        prompts = [request.prompt[-(limit - min(request.max_tokens, limit // 4)) :] for request in requests]
         with autocast(self.device, self.dtype):
             found = generate_batch(
                 self.model,

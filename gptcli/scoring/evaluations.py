@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptcli.artifacts.manifest import Input, read_manifest
+from gptcli.artifacts.manifest import Input, read_manifest, verify_files
 from gptcli.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -152,6 +152,9 @@ class Evaluation:
 def read_evaluation(directory: Path) -> Evaluation:
     """The evaluation in `directory` (evals/NAME). ArtifactError where there is none or it cannot be read."""
     manifest = read_manifest(directory, KIND)
+    problems = verify_files(directory, manifest)
+    if problems:
+        raise ArtifactError(f"{directory} is damaged: {problems[0]}", "measure it again with --force")
     report = _read_report(directory)
     figures = {**_numbers(manifest.stats), **_numbers(report.get("figures", {}))}
     intervals = {

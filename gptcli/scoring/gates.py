@@ -180,7 +180,8 @@ def require_passed(outcomes: Sequence[Outcome]) -> None:
     if failed or unjudged:
         hint = "the report stands; the gate was set with --fail-if"
         raise GateError(
-            "; ".join([*failed, *unjudged]), hint if failed else "measure what the gate asks for, or drop it"
+            "; ".join([*failed, *unjudged]),
+            hint if failed else "measure what the gate asks for, of a baseline on the same items, or drop the gate",
         )
 
 

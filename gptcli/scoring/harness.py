@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from gptcli.templates import encode_chat
 from gptcli.tokenizer import Tokenizer
 
 OFFLINE = ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE")
-QUIET = ("TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+PLAINLY = "ask it plainly: --set harness_chat=false"
 MOST_TOKENS = 256  # of a completion whose task names no limit, as in the harness
 LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
@@ -65,10 +66,8 @@ def run_harness(
         with _surroundings(offline):
             import lm_eval
             from lm_eval.evaluator import simple_evaluate
-            from lm_eval.tasks import TaskManager
 
-            manager = TaskManager(include_path=None if include_path is None else str(include_path))
-            _require_known(tasks, manager)
+            manager = _catalogue(tasks, include_path)
             found: Any = simple_evaluate(
                 model=_model_class()(tokenizer, engine, max_positions),
                 tasks=list(tasks),
@@ -101,13 +100,14 @@ def run_harness(
 @contextmanager
 def _surroundings(offline: bool) -> Iterator[None]:
     """Hugging Face's libraries kept off the network where wanted, and the harness's log kept to what went wrong."""
-    before = {name: os.environ.get(name) for name in (*OFFLINE, *QUIET)}
+    before = {name: os.environ.get(name) for name in OFFLINE}
     log = logging.getLogger("lm_eval")
     level = log.level
     log.setLevel(logging.ERROR)
-    os.environ.update(dict.fromkeys((*QUIET, *(OFFLINE if offline else ())), "1"))
+    os.environ.update(dict.fromkeys(OFFLINE if offline else (), "1"))
     try:
-        yield
+        with _silence():
+            yield
     finally:
         log.setLevel(level)
         for name, value in before.items():
@@ -115,6 +115,38 @@ def _surroundings(offline: bool) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing on stderr, of its subprocesses neither: bars of several libraries, and git's complaint where there is no
+    repository. What went wrong is raised."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    sys.stderr.flush()
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
+
+
+def _catalogue(tasks: Sequence[str], include_path: Path | None) -> Any:
+    """Where the harness finds tasks: in the folder alone where that has them all, for its own has thousands of files.
+
+    SpecError for a task that is nowhere.
+    """
+    from lm_eval.tasks import TaskManager
+
+    if include_path is not None:
+        own = TaskManager(include_path=str(include_path), include_defaults=False)
+        if set(tasks) <= set(own.all_tasks):
+            return own
+    manager = TaskManager(include_path=None if include_path is None else str(include_path))
+    _require_known(tasks, manager)
+    return manager
 
 
 def _require_known(tasks: Sequence[str], manager: Any) -> None:
@@ -166,7 +198,10 @@ class _Model:
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """A text that stands for the chat; its ids are kept aside, for no text encodes to control ids."""
         if not add_generation_prompt:
-            raise SpecError("a task of the harness begins the assistant's answer, which chats can't", "chat=false")
+            raise SpecError(
+                "a task of the harness begins the assistant's answer, which chats can't",
+                PLAINLY,
+            )
         ids = tuple(encode_chat(self.words, chat_history, add_generation_prompt=True)[0])
         text = "\n".join(f"{message['role']}: {message['content']}" for message in chat_history)
         while self.chats.setdefault(text, ids) != ids:
@@ -177,7 +212,7 @@ class _Model:
         if not self.chats:
             return self.tok_encode(context)
         if context not in self.chats:
-            raise SpecError("a task of the harness changes a chat after it was rendered", "chat=false")
+            raise SpecError("a task of the harness changes a chat after it was rendered", PLAINLY)
         return list(self.chats[context])
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:

@@ -212,8 +212,9 @@ class _Work:
         predicting = hidden.flatten(0, 1)[torch.from_numpy(places).to(self.device)]
         own, ranks = token_scores(predicting, head, torch.from_numpy(targets).to(self.device), self.model.softcap)
         # All of a query's predictions stand in one row, in order: the same sum in any batch.
-        np.add.at(nats, queries, own.cpu().double().numpy())
-        greedy[queries[ranks.cpu().numpy() > 0]] = False
+        lost = own.cpu().double().numpy()
+        np.add.at(nats, queries, lost)
+        greedy[queries[(ranks.cpu().numpy() > 0) | ~np.isfinite(lost)]] = False  # beside NaN nothing ranks higher
 
 
 def _stack(batch: list[Row]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,17 @@ num_fewshot: 0
 metric_list:
   - {{metric: acc, aggregation: mean, higher_is_better: true}}
 metadata: {{version: 1.0}}
+"""
+CHOICES = """kind = "multiple_choice"
+data = "{name}.jsonl"
+prompt = "{{query}}\\nAnswer:"
+choices = "choices"
+answer = "gold"
+"""
+PAIRS = """kind = "minimal_pairs"
+data = "{name}.jsonl"
+good = "{{choices.0}}"
+bad = "{{choices.1}}"
 """
 
 
@@ -68,6 +80,7 @@ def prepare(directory: Path, tasks: list[str], limit: int) -> None:
         text, delimiter = ("", "") if task == "blimp" else ("{{query}}\\nAnswer:", " ")
         yaml = YAML.format(name=task, file=file, text=text, delimiter=delimiter)
         (directory / f"{task}.yaml").write_text(yaml, encoding="utf-8")
+        (directory / f"{task}.toml").write_text((PAIRS if task == "blimp" else CHOICES).format(name=task))
 
 
 def model_directory(directory: Path, name: str) -> Path:
@@ -93,48 +106,18 @@ def model_directory(directory: Path, name: str) -> Path:
     return place
 
 
-def drive(model: Path, directory: Path, tasks: list[str]) -> None:
-    """What ours does in a process of its own: open, encode, score, count."""
-    import torch
-
-    from gptcli.models.load import load_model
-    from gptcli.runtime.memory import keep_freed_memory
-    from gptcli.scoring.engine import Engine
-    from gptcli.scoring.requests import Likelihood, LikelihoodAnswer
-    from gptcli.tokenizer import Tokenizer
-
-    keep_freed_memory()
-    tokenizer, cpu = Tokenizer.load(model), torch.device("cpu")
-    engine = Engine(
-        load_model(model), tokenizer, device=cpu, dtype=torch.float32, stop_ids=frozenset({tokenizer.eos_id})
-    )
-    bos = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
-    requests, golds = [], []
-    for task in tasks:
-        for line in (directory / f"{task}.jsonl").read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            context, delimiter = ("", "") if task == "blimp" else (f"{row['query']}\nAnswer:", " ")
-            before = tokenizer.encode(context)
-            golds.append((task, row["gold"], len(row["choices"])))
-            for choice in row["choices"]:
-                whole = tokenizer.encode(context + delimiter + choice)
-                requests.append(Likelihood((bos, *before), tuple(whole[len(before) :])))
-    answers = iter(engine.answer(requests))
-    right: dict[str, list[bool]] = {task: [] for task in tasks}
-    for task, gold, count in golds:
-        found = [
-            answer.logprob for answer in (next(answers) for _ in range(count)) if isinstance(answer, LikelihoodAnswer)
-        ]
-        right[task].append(found.index(max(found)) == gold)
-    print(json.dumps({task: sum(each) / len(each) for task, each in right.items()}))
-
-
 def ours(model: Path, directory: Path, tasks: list[str]) -> tuple[float, dict[str, float]]:
-    """Seconds and accuracies of ours."""
+    """Seconds and accuracies of `gptcli eval`, in a project where nothing is kept from an earlier run."""
     from process_tree import measure
 
-    run = measure([sys.executable, str(Path(__file__).resolve()), "--drive", str(model), str(directory), *tasks])
-    return run.seconds, json.loads(run.stdout)
+    project = directory / "project"
+    shutil.rmtree(project, ignore_errors=True)
+    project.mkdir()
+    words = [word for task in tasks for word in ("--task", str(directory / f"{task}.toml"))]
+    command = [sys.executable, "-m", "gptcli", "eval", str(model), *words, "--set", "dtype=float32"]
+    run = measure([*command, "--device", "cpu", "--name", "ours", "--json", "-C", str(project)])
+    figures = json.loads(run.stdout)
+    return run.seconds, {task: figures[f"{task}.acc"] for task in tasks}
 
 
 def theirs(model: Path, directory: Path, tasks: list[str], batch_size: int) -> tuple[float, dict[str, float]]:
@@ -187,7 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--drive"]:
-        drive(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
-    else:
-        main()
+    main()

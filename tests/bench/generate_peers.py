@@ -1,6 +1,6 @@
 """Generation beside transformers' `generate`: one llama of 100M random weights, in turn, a process each.
 
-usage: python tests/bench/generate_peers.py [DIR] [--rounds 2] [--threads 2] [--prompt 64] [--new 32]
+usage: python tests/bench/generate_peers.py [DIR] [--rounds 1] [--threads 2] [--prompt 64] [--new 32]
            [--batch 1,16] [--only WHO,…]        (default DIR: .bench; the model is made in DIR/generate, once)
 
 12 layers, width 768, 12 heads, MLP 2,048 gated, 32,000 ids, head tied, stored in float32. Greedy, as many new tokens as
@@ -207,7 +207,7 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", nargs="?", type=Path, default=Path(".bench"))
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompt", type=int, default=64, help="tokens of each prompt")
     parser.add_argument("--new", type=int, default=32, help="tokens to generate")

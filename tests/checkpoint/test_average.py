@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from gptcli.artifacts.locations import resolve_model
 from gptcli.artifacts.manifest import read_manifest, verify_files
 from gptcli.artifacts.project import Project
-from gptcli.checkpoint import derived, imported
+from gptcli.checkpoint import derived, imported, one_step_run
 from gptcli.checkpoint.command import checkpoint
 from gptcli.errors import ArtifactError, ResourceError, SpecError
 from gptcli.inference.open import answers_chat, open_model
@@ -91,7 +91,28 @@ def test_the_way_from_a_model_to_itself_is_itself(root: Path, method: str, capsy
     call(root, "average", "bf", "bf", "--name", "mean", "--method", method, "--t", "0.3")
     assert stored_bytes(root, "mean") == stored_bytes(root, "bf")
     found = ask(root, capsys, "diff", "bf", "mean")
-    assert found["title"].endswith("the weights are the same") and found["whole"]["changed"] == 0
+    assert found["same"] is True and found["title"] == "bf and mean: no difference" and found["whole"]["changed"] == 0
+    assert found["spec"] and found["lineage"]  # where it comes from is told, and is no difference
+    capsys.readouterr()
+    call(root, "diff", "bf", "mean")
+    assert capsys.readouterr().out == "bf and mean: no difference\n"
+
+
+def test_a_foreign_model_and_its_average_with_itself_do_not_differ(
+    root: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its dropout, which no model here has, and a vocabulary in two files, which became one, are no differences."""
+    foreign = Path(shutil.copytree(data_dir / "ckpt-hf-tiny-gpt2", root / "foreign"))
+    assert json.loads((foreign / "config.json").read_text())["attn_pdrop"] == 0.1
+    call(root, "average", "./foreign", "./foreign", "--name", "mean")
+    for pair in (("./foreign", "mean"), ("mean", "./foreign")):
+        assert ask(root, capsys, "diff", *pair)["same"] is True
+    vocabulary = json.loads((foreign / "vocab.json").read_text())
+    first, second = [piece for piece in vocabulary if len(piece) == 1][:2]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (foreign / "vocab.json").write_text(json.dumps(vocabulary))
+    found = ask(root, capsys, "diff", "./foreign", "mean")
+    assert found["same"] is False and found["tokenizer"] == ["tokenizer.json"]
 
 
 def test_an_average_is_a_run_that_knows_what_it_was_made_from(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,7 +228,7 @@ def test_what_is_written_is_read_back(root: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_too_small_a_disk_is_told_before_anything_is_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(derived.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 10))  # type: ignore[attr-defined]
+    monkeypatch.setattr(one_step_run.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 10))  # type: ignore[attr-defined]
     with pytest.raises(ResourceError, match="10 B are free"):
         call(root, "average", "a", "b", "--name", "x")
     assert not (root / "runs/x").exists()
@@ -268,17 +289,70 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-@pytest.mark.parametrize("where", ["write_json", "write_model", "check_written", "write_bytes", "write_manifest"])
-def test_an_average_cut_short_anywhere_goes_on(where: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    call(root, "average", "a", "b", "--name", "undisturbed")
+CUTS = {
+    "spec": (one_step_run, "write_json"),
+    "weights": (derived, "write_model"),
+    "read back": (derived, "check_written"),
+    "metrics": (one_step_run, "write_bytes"),
+    "manifest": (one_step_run, "write_manifest"),
+    "step aside": (one_step_run, "set_aside"),
+    "take the name": (one_step_run, "replace"),
+}
+
+
+def cut(root: Path, monkeypatch: pytest.MonkeyPatch, where: str, *words: str) -> None:
+    """A command that is killed there."""
 
     def die(*_: object, **__: object) -> None:
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(derived, where, die)
+        patch.setattr(*CUTS[where], die)
         with pytest.raises(Killed):
-            call(root, "average", "a", "b", "--name", "mean")
+            call(root, *words)
+
+
+@pytest.mark.parametrize("where", [where for where in CUTS if where != "step aside"])
+def test_an_average_cut_short_anywhere_goes_on(where: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(root, "average", "a", "b", "--name", "undisturbed")
+    cut(root, monkeypatch, where, "average", "a", "b", "--name", "mean")
+    assert not (root / "runs/mean").exists()
     call(root, "average", "a", "b", "--name", "mean")
     assert files_of(root / "runs/mean") == files_of(root / "runs/undisturbed")
     assert not list((root / "runs").rglob("*.partial"))
+
+
+@pytest.mark.parametrize("where", CUTS)
+def test_the_run_that_stands_stays_until_the_new_one_is_whole(
+    where: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(root, "average", "a", "c", "--name", "mean")
+    stood = files_of(root / "runs/mean")
+    again = ("average", "a", "b", "--name", "mean", "--force")
+    cut(root, monkeypatch, where, *again)
+    stands = "mean.1" if where == "take the name" else "mean"  # set aside, and the new one is whole
+    assert files_of(root / "runs" / stands) == stood
+    assert (root / "runs/mean.1").exists() == (where == "take the name")
+    call(root, *again)
+    assert files_of(root / "runs/mean.1") == stood
+    assert verify_files(root / "runs/mean", read_manifest(root / "runs/mean", "run")) == []
+    assert not (root / "runs/mean.2").exists()
+    call(root, *again)  # the same comes out: nothing is worth a second name
+    assert not (root / "runs/mean.2").exists() and not list((root / "runs").rglob("*.partial"))
+
+
+def test_a_run_killed_before_its_first_file_is_not_kept(root: Path) -> None:
+    (root / "runs/mean").mkdir()
+    (root / "runs/mean/spec.json.tmp").write_text("{")
+    call(root, "average", "a", "b", "--name", "mean", "--force")
+    assert not (root / "runs/mean.1").exists() and (root / "runs/mean" / STEP).is_dir()
+
+
+def test_a_failed_average_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ResourceError("no space left")
+
+    monkeypatch.setattr(derived, "check_written", fail)
+    with pytest.raises(ResourceError):
+        call(root, "average", "a", "b", "--name", "mean")
+    assert not [path for path in (root / "runs").iterdir() if "mean" in path.name]

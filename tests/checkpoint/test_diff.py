@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gptcli.checkpoint.command import checkpoint
-from gptcli.checkpoint.moved import place_of
+from gptcli.checkpoint.moved import compare_models, place_of, tensors_of
 from gptcli.errors import ArtifactError
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -95,6 +95,30 @@ def test_other_configs_tensors_and_training(root: Path, capsys: pytest.CaptureFi
     for told in ("vocab_size: 8 → 9", "tokenizer.model differ", "[8, 4] → [9, 4]", "float16 → bfloat16", "lr: 0.1"):
         assert told in shown
     assert "only in the first: lm_head.weight" in shown and "only in the second: more" in shown
+
+
+def test_a_config_that_gptcli_does_not_compute_is_compared_as_it_is(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
+        config |= {"model_type": "another", "dropout": 0.5}
+
+    found = ask(root, capsys, "diff", "base@100", foreign(root, "other", change))
+    assert found["config"] == {"model_type": ["qwen3", "another"], "dropout": ["(not set)", 0.5]}
+    assert found["same"] is False and found["title"].endswith("the weights are the same")
+
+
+def test_every_byte_advances_the_bar(root: Path) -> None:
+    def change(tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
+        del tensors["lm_head.weight"]
+        tensors["more"] = torch.zeros(3)
+        config["model_type"] = "another"
+
+    homes = [root / "runs/base/checkpoints/step-00000100", root / foreign(root, "other", change)]
+    first, second = map(tensors_of, homes)
+    read: list[int] = []
+    compare_models(first, second, read.append)
+    assert sum(read) == sum(tensor.bytes for each in (first, second) for tensor in each.values())
 
 
 def test_values_that_are_no_numbers_are_told_and_stay_json(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from gptcli.artifacts.locations import model_input, resolve_model
 from gptcli.artifacts.manifest import read_manifest, verify_files
 from gptcli.artifacts.project import Project
-from gptcli.checkpoint import imported
+from gptcli.checkpoint import imported, importing, one_step_run
 from gptcli.checkpoint.command import checkpoint
 from gptcli.errors import ArtifactError, ResourceError, SpecError
 from gptcli.inference.open import open_model
@@ -144,26 +144,50 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-@pytest.mark.parametrize("where", ["write_json", "write_model", "check_written", "write_bytes", "write_manifest"])
-def test_an_import_cut_short_anywhere_goes_on(where, project, stories, monkeypatch, tmp_path):
-    from gptcli.checkpoint import importing
+CUTS = {
+    "spec": (one_step_run, "write_json"),
+    "weights": (importing, "write_model"),
+    "read back": (importing, "check_written"),
+    "metrics": (one_step_run, "write_bytes"),
+    "manifest": (one_step_run, "write_manifest"),
+}
 
+
+def cut(project, monkeypatch, where, *words):
+    """A command that is killed there."""
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*CUTS[where], die)
+        with pytest.raises(Killed):
+            call(project, *words)
+
+
+@pytest.mark.parametrize("where", CUTS)
+def test_an_import_cut_short_anywhere_goes_on(where, project, stories, monkeypatch, tmp_path):
     whole = tmp_path / "whole"
     whole.mkdir()
     call(Project.open(whole), "import", stories)
-    with monkeypatch.context() as patch:
-
-        def die(*_: object, **__: object) -> None:
-            raise Killed
-
-        patch.setattr(importing, where, die)
-        with pytest.raises(Killed):
-            call(project, "import", stories)
+    cut(project, monkeypatch, where, "import", stories)
     call(project, "import", stories)
     there, want = files_of(project.root), files_of(whole)
     places = {path for path in want if not path.startswith(".gptcli") and not path.endswith("spec.json")}
     assert {path: there[path] for path in places} == {path: want[path] for path in places}
     assert not list((project.root / "runs").rglob("*.partial"))
+
+
+@pytest.mark.parametrize("where", CUTS)
+def test_the_run_that_stands_stays_until_the_import_is_whole(where, project, stories, monkeypatch):
+    call(project, "import", stories)
+    before = files_of(project.root / "runs/base")
+    again = ("import", stories, "--dtype", "bfloat16", "--force")
+    cut(project, monkeypatch, where, *again)
+    assert files_of(project.root / "runs/base") == before and not (project.root / "runs/base.1").exists()
+    call(project, *again)
+    assert files_of(project.root / "runs/base.1") == before
+    assert not [path for path in (project.root / "runs").iterdir() if path.name not in ("base", "base.1")]
 
 
 def test_an_import_that_failed_stands_in_no_other_s_way(project, stories, data_dir, tmp_path):

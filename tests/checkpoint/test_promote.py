@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gptcli.artifacts.manifest import Inputs, make_manifest, read_manifest, write_manifest
 from gptcli.checkpoint import evaluating, promote, promotion_gates
 from gptcli.checkpoint.command import checkpoint
 from gptcli.checkpoint.evaluating import toml_value
@@ -33,6 +34,16 @@ def gates(root: Path, *conditions: str, head: str = "") -> None:
 
 def log(root: Path, model: str = "my-gpt") -> list[dict[str, Any]]:
     return [json.loads(line) for line in (root / "models" / model / "log.jsonl").read_text().splitlines()]
+
+
+def another_step(run: Path) -> None:
+    """A second checkpoint, of the same weights and of another content."""
+    place = run / "checkpoints" / "step-00000001"
+    shutil.copytree(place.with_name("step-00000000"), place)
+    made = read_manifest(place)
+    write_manifest(
+        place, make_manifest(made.kind, {**made.spec, "seed": 1}, Inputs(made.inputs), made.files, {"step": 1}, {})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +95,9 @@ def test_what_passes_is_tagged_and_the_alias_moves(trained: Path, capsys: pytest
     manifest = json.loads((trained / cited["path"] / "manifest.json").read_text())
     assert manifest["content_sha256"] == cited["content_sha256"] and manifest["spec"]["model"] == "base@0"
     call(trained, "promote", "base", "--gate", "gates.toml")
-    assert "my-gpt:production is 0.1.0 already" in capsys.readouterr().out and len(log(trained)) == 1
+    assert (
+        "my-gpt:production is my-gpt:0.1.0 already: nothing to do" in capsys.readouterr().out and len(log(trained)) == 1
+    )
     gates(trained, "bits_per_byte > 0.001", "bits_per_byte > baseline + 0.1", "no_such > 1")
     with pytest.raises(GateError, match=r"fails if bits_per_byte > 0\.001; no_such > 1 cannot be judged") as caught:
         call(trained, "promote", "base", "1.0.0", "--gate", "gates.toml")
@@ -97,18 +110,39 @@ def test_compared_with_what_the_alias_points_at(trained: Path, played: dict[str,
     played |= {"base@0": 0.8, "mine:0.0.1": 0.8}
     call(trained, "promote", "base", "--gate", "gates.toml")
     call(trained, "promote", "base", "--gate", "gates.toml", "--bump", "major")
-    assert played["asked"] == ["base@0", "base@0", "mine:0.0.1"]
+    assert played["asked"] == ["base@0", "base@0"]  # what mine:0.0.1 was made of is measured once
     assert [(entry["alias"], entry["from"], entry["to"]) for entry in log(trained, "mine")] == [
         ("live", None, "0.0.1"),
         ("live", "0.0.1", "1.0.0"),
     ]
     call(trained, "rollback", "mine:live")
-    played["base@0"] = 0.7
+    another_step(trained / "runs" / "base")
+    played["base@1"] = 0.7
     with pytest.raises(GateError, match=r"acc is 0\.7, fails if acc < baseline - 0\.01"):
         call(trained, "promote", "base", "2.0.0", "--gate", "gates.toml")
+    assert played["asked"][-2:] == ["base@1", "mine:0.0.1"]
     played["base@0"] = 0.9
-    call(trained, "promote", "base", "--gate", "gates.toml", "--alias", "next")
+    call(trained, "promote", "base@0", "--gate", "gates.toml", "--alias", "next")
     assert log(trained, "mine")[-1]["to"] == "1.0.0"  # the highest that stands of this checkpoint
+
+
+def test_what_is_promoted_already_is_judged_all_the_same(
+    trained: Path, played: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    gates(trained, "acc < 0.5", "acc < baseline - 0.01")
+    played["base@0"] = 0.8
+    call(trained, "promote", "base", "--gate", "gates.toml")
+    call(trained, "alias", "my-gpt:0.1.0", "staging")
+    before = log(trained)
+    capsys.readouterr()
+    call(trained, "promote", "base", "--gate", "gates.toml", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert [each["verdict"] for each in found["outcomes"]] == ["passed", "passed"] and len(found["evaluations"]) == 1
+    assert found["aliases"] == {"latest": "0.1.0", "production": "0.1.0", "staging": "0.1.0"}
+    played["base@0"] = 0.4
+    with pytest.raises(GateError, match=r"acc is 0\.4, fails if acc < 0\.5"):
+        call(trained, "promote", "base", "--gate", "gates.toml")
+    assert log(trained) == before
 
 
 def test_an_alias_that_was_moved_meanwhile(

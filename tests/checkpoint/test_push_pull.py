@@ -137,7 +137,7 @@ def test_damage_there_is_found_and_mended(version: Path, root: Path, tmp_path: P
     assert ask(root, capsys, "push", "my-gpt:1.0.0", str(tmp_path / "there"))["sent"] == 1 and same(version, there)
     text = (there / "manifest.json").read_text()
     (there / "manifest.json").write_text(text.replace('"created": "', '"created": "9'))
-    with pytest.raises(ArtifactError, match="its bytes do not match its checksum"):
+    with pytest.raises(ArtifactError, match="its bytes do not match its manifest_sha256"):
         call(root, "pull", str(there), "--name", "theirs")
     (there / "manifest.json").write_text(text)
     (there / WEIGHTS).unlink()

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gptcli.artifacts.versions import highest_version, version_order
+from gptcli.artifacts.versions import highest_version, is_version, next_version, require_version, version_order
 from gptcli.checkpoint.weights import not_finite, parameters, read_header
-from gptcli.errors import ArtifactError
+from gptcli.errors import ArtifactError, SpecError
 
 # Semantic Versioning 2.0.0, §11's own example, and numbers that don't sort as text.
 ASCENDING = [
@@ -43,6 +43,29 @@ def test_versions_are_ordered_by_precedence() -> None:
 )
 def test_a_release_is_higher_than_any_prerelease(versions: list[str], highest: str | None) -> None:
     assert highest_version(versions) == highest
+
+
+@pytest.mark.parametrize(
+    "text", ["1.0.0-01", "1.0.0-a.00", "1.0.٣", "१.0.0", "1.0.0-", "1.0.0+", "1.0.0-a..b", "01.0.0"]
+)
+def test_what_is_no_semantic_version(text: str) -> None:
+    assert not is_version(text)
+    with pytest.raises(SpecError, match="is no semantic version"):
+        require_version(text)
+
+
+def test_what_is_one_however_odd() -> None:
+    assert all(map(is_version, ["1.0.0-0", "1.0.0-0a.1", "1.0.0-01a", "1.0.0--", "1.0.0+001", "0.0.0-0.0+0"]))
+    with pytest.raises(SpecError, match="too long for a version"):
+        require_version("1.0.0-" + "a" * 195)
+    require_version("1.0.0-" + "a" * 194)
+    assert version_order("9" * 5000 + ".0.0")[0] == -1
+
+
+def test_builds_alone_are_no_tie() -> None:
+    versions = ["1.0.0+a", "1.0.0", "1.0.0+b"]
+    assert highest_version(versions) == highest_version(versions[::-1]) == "1.0.0+b"
+    assert next_version([*versions, "1.1.0-rc.1"], "minor") == "1.1.0"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])

@@ -24,7 +24,7 @@ from gptcli.artifacts.manifest import (
 from gptcli.artifacts.project import Project
 from gptcli.checkpoint import soundness
 from gptcli.checkpoint.command import checkpoint
-from gptcli.checkpoint.verify import verify
+from gptcli.checkpoint.verify import bytes_to_check, verify
 from gptcli.errors import ArtifactError
 from gptcli.inference.reader import ModuleReader
 
@@ -124,8 +124,13 @@ def test_a_file_that_no_manifest_lists_is_told(root: Path, capsys: pytest.Captur
     content = content_sha256("run", 1, {}, (), Inputs())
     write_manifest(run, Manifest("run", 1, "0", content, {}, (), (), {}, {}))
     capsys.readouterr()
+    (run / "timings.jsonl").write_text('{"time": 1.0}\n')
+    call(root, "prune", "base", "--keep", "1")
+    capsys.readouterr()
     call(root, "verify")  # a run's folder is a container: what training measured of itself is only noted
-    assert "metrics.jsonl: not in the manifest" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "metrics.jsonl: not in the manifest" in shown
+    assert "timings.jsonl" not in shown and "log.jsonl" not in shown and "its log is whole" in shown
 
 
 def rewritten(directory: Path, change: Any, adapter: bool = False) -> None:
@@ -170,8 +175,36 @@ def test_an_adapter_is_held_against_its_settings_and_its_base(adapter_run: Path,
     (found,) = problems(root, "chat")
     assert "does not fit its base model" in found and "is missing" in found
     shutil.rmtree(root / "runs/base/checkpoints/step-00000300")
-    (found,) = problems(root, "chat")
-    assert "the base model" in found and "is missing" in found
+    rewritten(directory, lambda tensors: None, adapter=True)
+    (entry,) = verify(Project.open(root), "chat", deep=True)  # whole as far as it goes
+    assert entry["problems"] == [] and entry["notes"] == [
+        "its tensors can't be held against its base: runs/base/checkpoints/step-00000300 isn't here"
+    ]
+
+
+def test_a_manifest_that_is_gone_is_damage(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(root, "tag", "base@100", "1.0.0")
+    (root / LATEST / "manifest.json").unlink()
+    (root / "models/my-gpt/1.0.0/manifest.json").unlink()
+    (root / "models/my-gpt/notes").mkdir()  # somebody's own
+    assert problems(root) == ["manifest.json: missing"]
+    with pytest.raises(ArtifactError) as caught:
+        call(root, "verify")
+    assert str(caught.value).startswith(f"{LATEST}/manifest.json: missing; models/my-gpt/1.0.0/manifest.json: missing")
+    capsys.readouterr()
+
+
+def test_the_bar_knows_its_end(root: Path) -> None:
+    project, seen = Project.open(root), 0
+
+    def advance(count: int) -> None:
+        nonlocal seen
+        seen += count
+
+    for ref in ("all", "base@best"):
+        seen = 0
+        verify(project, ref, advance=advance)
+        assert seen == bytes_to_check(project, ref) > 0
 
 
 def test_weights_that_are_not_finite_are_named(root: Path) -> None:

@@ -118,6 +118,28 @@ def test_the_log_says_who_what_when_and_why(tagged: Path, capsys: pytest.Capture
         call(tagged, "log", "other")
 
 
+def test_the_log_of_a_version(tagged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(tagged, "tag", "base@400", "2.0.0")
+    for name, told in (
+        ("my-gpt:1.0.0", ["tag", "tag"]),  # the second moved production away from it
+        ("my-gpt:1.2.0", ["tag"]),
+        ("my-gpt:latest", ["tag"]),
+        ("my-gpt:production", ["tag"] * 3),
+    ):
+        capsys.readouterr()
+        call(tagged, "log", name, "--json")
+        found = json.loads(capsys.readouterr().out)["entries"]
+        assert [entry["verb"] for entry in found] == told, name
+    for name, message in (
+        ("my-gpt:nosuch", r"no alias nosuch \(aliases: production\)"),
+        ("my-gpt:9.9.9", r"no version 9\.9\.9, and never had"),
+        (":production", "no model and no run"),
+        ("base:production", "no model and no run base"),
+    ):
+        with pytest.raises(ArtifactError, match=message):
+            call(tagged, "log", name)
+
+
 def test_what_changes_nothing_is_no_line(tagged: Path) -> None:
     before = lines(tagged)
     call(tagged, "tag", "base@300", "1.2.0", "--alias", "production")
@@ -188,6 +210,52 @@ def test_a_registry_from_before_there_was_a_log(tagged: Path) -> None:
     assert [entry["verb"] for entry in lines(tagged)] == ["alias", "tag", "tag", "tag", "alias"]
     call(tagged, "rollback", "production")
     assert pointed(tagged)["production"] == "1.1.0"
+
+
+def test_a_version_that_comes_back_brings_no_alias(tagged: Path, tmp_path: Path) -> None:
+    folder = tagged / "models/my-gpt"
+    call(tagged, "alias", "production", "1.0.0")
+    (folder / "1.2.0").rename(tmp_path / "1.2.0")
+    call(tagged, "alias", "staging", "1.0.0")  # which writes down that it is gone
+    (tmp_path / "1.2.0").rename(folder / "1.2.0")
+    there = {"latest": "1.2.0", "production": "1.0.0", "staging": "1.0.0"}
+    assert read_aliases(Project.open(tagged), "my-gpt") == there
+    call(tagged, "alias", "my-gpt:production", "1.0.0")
+    assert pointed(tagged) == there
+    assert [(entry["verb"], entry.get("version")) for entry in lines(tagged)][-3:] == [
+        ("gone", "1.2.0"),
+        ("alias", None),
+        ("returned", "1.2.0"),
+    ]
+    shutil.rmtree(folder / "1.2.0")
+    call(tagged, "tag", "base@400", "1.2.0", "--alias", "production")  # another, which does move it
+    assert pointed(tagged)["production"] == "1.2.0" and lines(tagged)[-1]["from"] == "1.0.0"
+
+
+@pytest.mark.parametrize("before", [None, "1.0.0"])
+def test_a_version_that_was_copied_in_moves_no_alias(root: Path, tmp_path: Path, before: str | None) -> None:
+    """Its line says that it moved production, from nothing or from 1.0.0, in a registry elsewhere, and earlier."""
+    if before:
+        call(root, "tag", "base@100", before, "--alias", "production")
+    call(root, "tag", "base@200", "1.1.0", "--alias", "production")
+    (root / "models/my-gpt/1.1.0").rename(tmp_path / "1.1.0")
+    shutil.rmtree(root / "models")
+    call(root, "tag", "base@300", "1.0.0", "--alias", "production")
+    path = root / "models/my-gpt/log.jsonl"
+    path.write_text(path.read_text().replace(lines(root)[0]["time"], "2999-01-01T00:00:00Z"))
+    (tmp_path / "1.1.0").rename(root / "models/my-gpt/1.1.0")
+    call(root, "alias", "other", "1.1.0")
+    assert pointed(root) == {"latest": "1.1.0", "production": "1.0.0", "other": "1.1.0"}
+
+
+def test_a_log_that_is_lost_brings_back_no_alias(tagged: Path) -> None:
+    call(tagged, "rollback", "production")
+    call(tagged, "alias", "staging", "1.0.0")
+    there = pointed(tagged)
+    (tagged / "models/my-gpt/log.jsonl").unlink()
+    assert read_aliases(Project.open(tagged), "my-gpt") == there
+    call(tagged, "alias", "my-gpt:staging", "--delete")
+    assert pointed(tagged) == {"latest": "1.2.0", "production": "1.1.0"}
 
 
 @pytest.mark.parametrize("cut", [1, 5, 60])

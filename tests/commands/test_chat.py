@@ -14,6 +14,7 @@ from gptcli.commands.conversation import Conversation
 from gptcli.commands.talk import Wish, run
 from gptcli.commands.terminal import Terminal
 from gptcli.errors import ArtifactError, ResourceError, SpecError
+from gptcli.inference.generate import Session
 from gptcli.inference.open import open_model
 from gptcli.inference.sampling import Sampling
 from gptcli.options import PlaceAndDevice
@@ -89,9 +90,27 @@ def test_when_the_positions_are_full_the_oldest_turns_go(talk):
         "".join(chat.say("Tell me more about the little girl and her mum. " * 2))
     assert chat.forgotten > 0 and chat.messages[0]["role"] == "user"
     assert len(chat.messages) + chat.forgotten == 12
+    before, forgotten = list(chat.messages), chat.forgotten
     with pytest.raises(SpecError, match="tokens"):
         "".join(chat.say("word " * 600))
-    assert chat.messages == []
+    assert (chat.messages, chat.forgotten) == (before, forgotten)  # a message too long costs the chat nothing
+
+
+def test_a_turn_that_fails_is_none(talk):
+    chat = talk(turns=True)
+    "".join(chat.say("Hello"))
+    before = list(chat.messages)
+    with torch.no_grad():
+        weight = chat.model.model.norm.weight
+        kept = weight.clone()
+        try:
+            weight[0] = torch.nan
+            chat._session = Session(chat.model)  # which takes the weights as they are
+            with pytest.raises(ArtifactError, match="no finite numbers"):
+                "".join(chat.say("And then?"))
+        finally:
+            weight.copy_(kept)
+    assert chat.messages == before
 
 
 def test_an_answer_cut_off_stays_in_the_history(talk):
@@ -177,6 +196,10 @@ def test_undo_and_retry(talk, capsys):
     continued = talk(turns=False, temperature=1.0)
     drive(continued, "Once upon", "/retry")
     assert continued.answered == 2 and continued.asked == "Once upon"
+    capsys.readouterr()
+    drive(continued, "/undo")
+    out = capsys.readouterr().out
+    assert "nothing is remembered, so there is no turn to forget" in out and "forgotten: " not in out
 
 
 def test_settings_and_the_system_message_change_on_the_way(talk, capsys):
@@ -203,6 +226,35 @@ def test_a_saved_chat_is_read_back_as_one(talk, capsys, tmp_path):
     found = list(Chats([str(path)], tmp_path))
     assert [message.role for message in found[0].messages] == ["system", *["user", "assistant"] * 2]
     assert found[0].messages[3].content == "And <then>?" and found[1].messages[1].content == "Again"
+
+
+def test_a_chat_is_saved_where_the_project_is(stories, tmp_path, monkeypatch, capsys):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    lines = iter(["Hello", "/save chats.jsonl", "/exit"])
+    converse = Terminal.converse
+    monkeypatch.setattr(Terminal, "converse", lambda self, label: converse(self, label, lambda _: next(lines)))
+    ask(stories, turns=True, settings=Sampling(temperature=0.0, max_tokens=3))
+    assert (stories.root / "chats.jsonl").is_file() and not list(elsewhere.iterdir())
+    assert "2 messages added to chats.jsonl" in capsys.readouterr().out
+
+
+def test_an_empty_prompt_begins_a_text_and_is_no_message(stories, capsys, monkeypatch):
+    ask(stories, prompt="", settings=Sampling(temperature=0.0, max_tokens=5))
+    assert STORY.startswith(capsys.readouterr().out.strip()[:8])
+    for text in ("", " \n"):
+        with pytest.raises(SpecError, match="the message is empty"):
+            ask(stories, prompt=text, turns=True)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    with pytest.raises(SpecError, match="the message is empty"):
+        ask(stories, turns=True)
+
+
+def test_an_empty_stop_string_is_refused(stories):
+    with pytest.raises(SpecError, match="--stop ''"):
+        ask(stories, prompt="Once", stop=("end", ""))
 
 
 def test_on_a_terminal_answers_are_markdown(talk, monkeypatch, capsys):

@@ -164,13 +164,13 @@ def test_what_is_no_evaluation_is_refused(three: Project) -> None:
     with pytest.raises(ArtifactError, match=r"there is no evaluation .*evals/gone"):
         compare(three, ["old", "gone"])
     (three.root / "evals" / "new" / "report.json").write_text("{")
-    with pytest.raises(ArtifactError, match=r"report\.json cannot be read"):
+    with pytest.raises(ArtifactError, match=r"new is damaged: report\.json"):
         compare(three, ["old", "new"])
 
 
 def test_damaged_items_are_told(three: Project) -> None:
     (three.root / "evals" / "new" / "items.arrow").write_bytes(b"ARROW1\0\0" + bytes(50))
-    with pytest.raises(ArtifactError, match=r"items\.arrow cannot be read"):
+    with pytest.raises(ArtifactError, match=r"new is damaged: items\.arrow"):
         compare(three, ["old", "new"])
 
 

@@ -153,7 +153,7 @@ def test_gates_are_judged_after_the_report_and_again(made: Path, capsys: pytest.
     run(made, capsys, "base", "--fail-if", "bits_per_byte>100")
     with pytest.raises(SpecError, match="did you mean bits_per_byte"):
         run(made, capsys, "base", "--fail-if", "bits_per_bytes>100")
-    with pytest.raises(GateError, match="chat_loss > 1 cannot be judged: chat_loss was not measured"):
+    with pytest.raises(SpecError, match="no figure chat_loss"):
         run(made, capsys, "base", "--fail-if", "chat_loss>1")
 
 

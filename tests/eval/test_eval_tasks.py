@@ -9,10 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import typer
+from safetensors.torch import load_file, save_file
 
 from gptcli.artifacts.manifest import read_manifest, verify_files
 from gptcli.artifacts.ngrams import NGRAM_SCHEMA, NGRAMS
-from gptcli.errors import GateError, SpecError, StoppedError
+from gptcli.errors import ArtifactError, GateError, SpecError, StoppedError
 from gptcli.eval.command import evaluate
 from gptcli.eval.kept import KeptItems
 from gptcli.records.ngrams import ngram_hashes, sorted_unique
@@ -144,8 +145,11 @@ def test_gates_on_tasks_and_on_a_baseline(asked: Path, capsys: pytest.CaptureFix
     with pytest.raises(GateError, match=r"pairs\.acc is .*, fails if pairs\.acc > baseline - 1\.5"):
         run(asked, capsys, *words, "--fail-if", "pairs.acc > baseline - 1.5", "--junit", "gates.xml")
     assert 'failures="1"' in (asked / "gates.xml").read_text()
-    with pytest.raises(GateError, match="cannot be judged: loss was not measured"):
+    with pytest.raises(SpecError, match="no figure loss"):
         run(asked, capsys, *words, "--fail-if", "loss > baseline")
+    run(asked, capsys, "base@10", "--task", "tasks/pairs.toml", "--name", "pairs")
+    with pytest.raises(GateError, match=r"cannot be judged: the baseline pairs has no such figure"):
+        run(asked, capsys, "base", "--task", "tasks", "--baseline", "pairs", "--fail-if", "sort.acc < baseline")
     with pytest.raises(SpecError, match=r"no figure pairs\.ac; did you mean pairs\.acc"):
         run(asked, capsys, "base", "--task", "tasks", "--name", "typo", "--fail-if", "pairs.ac < 0.1")
     assert not (asked / "evals" / "typo").exists()
@@ -189,3 +193,49 @@ def test_items_of_the_train_split_are_told_apart(asked: Path, capsys: pytest.Cap
     told = json.loads((asked / "evals/base/report.json").read_text())["tasks"]["pairs"]["contamination"]
     assert (told["dirty"], told["clean"], told["untold"]) == (1, 1, 1)
     assert report["pairs.acc_dirty"] in (0.0, 1.0) and report["pairs.acc_clean"] in (0.0, 1.0)
+
+
+def test_a_model_whose_weights_are_no_numbers_is_told(asked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = asked / "runs" / "base" / "checkpoints" / "step-00000020"
+    weights = load_file(place / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, place / "model.safetensors", {"format": "pt"})
+    (place / "manifest.json").unlink()  # a directory from elsewhere: nothing vouches for its bytes
+    (asked / "tasks" / "cloze.toml").write_text('kind = "cloze"\ndata = "cloze.jsonl"\ntext = "{text}"\n')
+    (asked / "tasks" / "cloze.jsonl").write_text('{"text": "the cat sat on the mat"}\n')
+    for task in ("cloze", "pairs", "sort"):
+        with pytest.raises(ArtifactError, match=rf"{task}: the likelihoods of .* are no numbers"):
+            run(asked, capsys, f"./{place.relative_to(asked)}", "--task", f"tasks/{task}.toml")
+
+
+@pytest.mark.parametrize("more", [("--fail-if", "loss>1"), ("--set", "limit=2"), ("--name", "x"), ("--split", "val")])
+def test_comparing_measures_nothing(asked: Path, more: tuple[str, str]) -> None:
+    with pytest.raises(SpecError, match="--compare takes evaluations alone"):
+        app(["--compare", "one", "other", "-C", str(asked), *more], standalone_mode=False)
+
+
+def test_a_damaged_evaluation_is_no_baseline(asked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(asked, capsys, "base@10", "--task", "tasks", "--name", "before")
+    items = asked / "evals" / "before" / "items.arrow"
+    data = bytearray(items.read_bytes())
+    data[len(data) // 2] ^= 1
+    items.write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"before is damaged: items\.arrow"):
+        run(asked, capsys, "base", "--task", "tasks", "--baseline", "before", "--fail-if", "pairs.acc < baseline")
+    with pytest.raises(SpecError, match="no gate names the baseline"):
+        run(asked, capsys, "base", "--task", "tasks", "--baseline", "base", "--name", "after")
+
+
+def test_a_long_prompt_keeps_most_of_itself(asked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """More tokens are allowed than the context has: the answer ends with the context, the prompt stays."""
+    (asked / "tasks" / "say.toml").write_text(
+        'kind = "generation"\ndata = "say.jsonl"\nprompt = "{text}"\nanswer = "answer"\nmetrics = ["exact_match"]\n'
+    )
+    (asked / "tasks" / "say.jsonl").write_text('{"text": "the cat", "answer": "sat"}\n')
+    run(asked, capsys, "base", "--task", "tasks/say.toml")
+    assert json.loads((asked / "evals/base/report.json").read_text())["tasks"]["say"]["cut"] == 0
+
+
+def test_other_toml_files_of_a_folder_are_no_tasks(asked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (asked / "tasks" / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    assert set(run(asked, capsys, "base", "--task", "tasks")["tasks"]) == {"pairs", "sort"}

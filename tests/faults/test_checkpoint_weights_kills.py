@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from gptcli.artifacts.manifest import read_manifest, verify_files
 from gptcli.artifacts.project import Project
 from gptcli.checkpoint.verify import verify
 from gptcli.models.load import load_model, save_adapter
@@ -132,14 +133,19 @@ def test_killed_at_many_moments(
 def test_force_killed_after_every_event_keeps_what_stood_once(
     undisturbed: Undisturbed, gptcli: Any, snapshot: Any, finished_names: Any, tmp_path: Path
 ) -> None:
-    """--force sets the run that stands aside, and a kill in the making does not set its own half aside too."""
+    """--force sets the run that stands aside when the new one is whole, and no half of the new one is kept."""
     words = ("checkpoint", *VERBS["average"])
-    for number in range(1, len(undisturbed.events["average"]) + 1, 3):
+    last = len(undisturbed.events["average"]) + 2  # two more: what stands steps aside
+    for number in range(last, 0, -3):
         root = undisturbed.copy(tmp_path / str(number))
         gptcli(root, "checkpoint", *VERBS["merge"], expect=0)
         stood = snapshot(root, below="runs/made")
         gptcli(root, *words, "--force", expect=-9, GPTCLI_TEST_KILL_AT=str(number))
         finished_names(root)
+        made, aside = root / "runs/made", root / "runs/made.1"
+        for place in (made if made.exists() else aside, *([aside] if aside.exists() else [])):
+            assert verify_files(place, read_manifest(place, "run")) == []  # the new one or the old, and whole
+        assert made.exists() or (root / "runs/.made.partial/manifest.json").is_file()
         gptcli(root, *words, "--force", expect=0)
         assert sorted(path.name for path in (root / "runs").iterdir()) == ["made", "made.1"], number
         kept = snapshot(root, below="runs/made.1")

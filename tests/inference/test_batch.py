@@ -153,7 +153,7 @@ def test_a_stop_string_is_cut_off_wherever_tokens_end(stories: CausalLM, tokeniz
         assert cut.ids == whole.ids[: len(cut.ids)] and len(cut.logprobs) == len(cut.ids)
         assert stop in tokenizer.decode([*prompt, *cut.ids]) and stop not in tokenizer.decode([*prompt, *cut.ids[:-1]])
     assert told("girl", "little").text == told("little").text
-    assert told("no such text", "") == whole
+    assert told("no such text") == whole
 
 
 def test_each_prompt_has_its_own_stops(stories: CausalLM, tokenizer: Tokenizer) -> None:
@@ -169,6 +169,11 @@ def test_no_prompts_bad_prompts_and_a_check_that_raises(stories: CausalLM, token
         generate_batch(stories, tokenizer, [[1], []], GREEDY, stop_ids=())
     with pytest.raises(SpecError, match="prompt 0 has 512 tokens"):
         generate_batch(stories, tokenizer, [[1] * 512], GREEDY, stop_ids=())
+    for strange in (-1, 512):
+        with pytest.raises(SpecError, match=rf"prompt 1 holds the id {strange}, and the model's ids are 0 … 511"):
+            generate_batch(stories, tokenizer, [[1], [1, strange, 3]], GREEDY, stop_ids=())
+    with pytest.raises(SpecError, match="empty stop string"):
+        generate_batch(stories, tokenizer, [[1]], GREEDY, stop_ids=(), stop=[["end", ""]])
     with pytest.raises(SpecError, match="2 prompts have 1 settings"):
         generate_batch(stories, tokenizer, [[1], [2]], [GREEDY], stop_ids=())
 

@@ -83,7 +83,7 @@ def test_generation_ends_at_a_stop_id_at_max_tokens_and_at_the_last_position(mod
 
 
 def test_bad_prompts_are_refused(model):
-    for prompt in ([], [1] * 300):
+    for prompt in ([], [1] * 300, [1, model.config.vocab_size], [-1]):
         with pytest.raises(SpecError):
             generate(model, prompt, greedy(1))
 

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from numba.core.event import Event, EventStatus
 
-from gptcli.inference.native.reader import NativeReader
+from gptcli.inference.native.packed import FEWEST_ROWS, packs, products, serves
+from gptcli.inference.native.reader import NativeReader, _Notice
+from gptcli.inference.native.step import step
 from gptcli.inference.reader import ModuleReader
 from gptcli.models.config import Gpt2Config, LlamaConfig
 from gptcli.models.family import CausalLM, build_model
 from gptcli.models.init import init_weights
 from gptcli.models.load import load_model
 from gptcli.models.lora import LoraConfig, apply_lora
-from gptcli.models.quantized import quantize_model
+from gptcli.models.quantized import load_quantized, quantize_model
 
 GQA = LlamaConfig("qwen3", 131, 48, 52, 2, 6, 2, 18, 400, attention_bias=True)
 CONFIGS = {
@@ -85,3 +88,61 @@ def test_the_trained_model_is_read_as_its_modules_do(data_dir: Path) -> None:
     model, rows = load_model(data_dir / "stories260K-hf"), [[1, 403, 407, 261], [1] * 200]
     got, want = NativeReader(model, 2).read([0, 1], rows), ModuleReader(model, 2).read([0, 1], rows)
     assert (got - want).abs().max() < 1e-4
+
+
+@pytest.mark.skipif(not serves(), reason="this processor has no bf16")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_packed_products_round_as_the_modules_do(name: str) -> None:
+    model = made(name, "bfloat16")
+    assert packs(model)
+    reader, modules = NativeReader(model, 5, packed=True), ModuleReader(model, 5).read(range(5), ROWS).float()
+    exact = NativeReader(model, 5).read(range(5), ROWS)
+    got = reader.read(range(5), ROWS)
+    assert 0 < (got - exact).square().mean() < 1.5 * (modules - exact).square().mean()
+    assert (got - exact).abs().max() < 0.1 * exact.std()
+    many = [[i] for i in range(2 * FEWEST_ROWS)]
+    together = NativeReader(model, len(many), packed=True).read(range(len(many)), many)
+    for slot, row in enumerate(many[:3]):
+        alone, loops = NativeReader(model, 1, packed=True).read([0], [row])[0], NativeReader(model, 1).read([0], [row])
+        assert (together[slot] - alone).abs().max() < 0.1 * exact.std()
+        assert name.startswith("gpt2") or torch.equal(alone, loops[0])
+
+
+@pytest.mark.skipif(not serves(), reason="this processor has no bf16")
+def test_packed_products_are_kept_until_weights_change() -> None:
+    model = made("qwen2", "bfloat16")
+    before, rows = NativeReader(model, 1, packed=True).read([0], [ROWS[1]]), [ROWS[1]]
+    found = products(model)
+    assert products(model) is found
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight *= 1.5
+    after = NativeReader(model, 1, packed=True).read([0], rows)
+    want = NativeReader(model, 1).read([0], rows)
+    assert (after - want).abs().max() < 0.1 * want.std() < (after - before).abs().max()
+    model.model.embed_tokens.weight.detach().view(torch.int16).numpy()[:] += 1  # past torch's count of changes
+    assert products(model) is not found
+
+
+@pytest.mark.parametrize("weights", ["float32", "lora", "int8"])
+def test_exact_and_other_weights_are_not_packed(weights: str) -> None:
+    assert not packs(made("llama", weights))
+
+
+@pytest.mark.parametrize("name", ["stories260K-hf", "ckpt-hf-tiny-gpt2"])
+def test_int8_weights_load_as_they_are_made(data_dir: Path, name: str) -> None:
+    directory = data_dir / name
+    want = load_model(directory)
+    quantize_model(want)
+    got = load_quantized(directory)
+    assert not got.training and got.state_dict().keys() == want.state_dict().keys()
+    for key, tensor in want.state_dict().items():
+        assert torch.equal(got.state_dict()[key], tensor) and got.state_dict()[key].dtype == tensor.dtype
+    ids = torch.tensor([[1, 5, 9]])
+    assert torch.equal(got(ids), want(ids))
+
+
+def test_compiling_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    for dispatcher, said in ((step, "compiling the loops of this machine"), (None, "")):
+        _Notice().on_start(Event("numba:compile", EventStatus.START, {"dispatcher": dispatcher}))
+        told = capsys.readouterr()
+        assert told.err.startswith(said) and bool(told.err) == bool(said) and not told.out

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gptcli.errors import SpecError
+from gptcli.errors import ArtifactError, SpecError
 from gptcli.inference.sampling import Sampling, sample, truncate
 
 PROBABILITIES = torch.tensor([[0.5, 0.2, 0.15, 0.1, 0.05]])
@@ -64,8 +64,51 @@ def test_repetition_penalty_weakens_what_is_there_whatever_its_sign():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"temperature": -0.1}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": -1}, {"min_p": 2}, {"max_tokens": 0}],
+    [
+        {"temperature": -0.1},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"top_k": -1},
+        {"min_p": 2},
+        {"max_tokens": 0},
+        {"repetition_penalty": float("inf")},
+    ],
 )
 def test_values_out_of_range_are_refused(bad):
     with pytest.raises(SpecError, match=next(iter(bad))):
         Sampling(**bad)
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-40, 1e-300, 5e-324])
+def test_however_cold_the_likeliest_is_drawn(temperature):
+    logits = torch.tensor([[3.0, 9.0, -2.0, 8.9, 0.0], [-7.0, -5.0, -9.0, -80.0, -5.5]])
+    for top_p in (1.0, 0.9):
+        cold = [Sampling(temperature=temperature, top_p=top_p, seed=seed) for seed in (1, 2)]
+        assert sample(logits, [[0], [0]], cold) == [1, 1]
+
+
+def test_hot_draws_are_even():
+    logits = torch.tensor([[50.0, 0.0, -50.0]]).expand(900, -1)
+    tokens = sample(logits, [[]] * 900, [Sampling(temperature=1e300, seed=seed) for seed in range(900)])
+    assert min(tokens.count(token) for token in range(3)) > 230
+
+
+def test_a_tiny_penalty_draws_what_is_there():
+    settings = Sampling(temperature=1.0, repetition_penalty=1e-45)
+    assert sample(torch.tensor([[1.0, 2.0, 3.0]]), [[0]], [settings]) == [0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf], ids=str)
+def test_logits_that_are_no_numbers_are_refused(broken, dtype):
+    logits = torch.zeros(2, 5, dtype=dtype)
+    logits[1] = broken
+    for temperature in (0.0, 0.8):
+        with pytest.raises(ArtifactError, match="no finite numbers") as caught:
+            sample(logits, [[0], [0]], [Sampling(temperature=temperature)] * 2)
+        assert "checkpoint verify" in caught.value.hint
+
+
+def test_a_token_that_can_not_be_is_never_drawn():
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]]).expand(50, -1)
+    assert set(sample(logits, [[]] * 50, [Sampling(seed=seed) for seed in range(50)])) == {1}

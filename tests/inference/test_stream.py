@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from gptcli.errors import SpecError
 from gptcli.inference.stream import TextWatcher, stream_text
 from gptcli.tokenize.hf_files import write_tokenizer
 from gptcli.tokenize.learning.train import count_words, train_model
@@ -64,3 +65,8 @@ def test_what_can_no_longer_become_a_stop_string_is_shown_at_once(tokenizer):
         assert (plain.startswith(watcher.text) and len(plain) - len(watcher.text) <= 2) or watcher.stopped
         shown.append(watcher.text)
     assert shown[-1] == "a <b> c " and watcher.stopped
+
+
+def test_an_empty_stop_string_is_refused(tokenizer):
+    with pytest.raises(SpecError, match="empty stop string"):
+        TextWatcher(tokenizer, ["end", ""])

@@ -11,7 +11,7 @@ from gptcli.artifacts.schemas import CORPUS_SCHEMA
 from gptcli.artifacts.shards import ShardWriter
 from gptcli.corpus.ngrams import write_ngrams
 from gptcli.scoring import contamination
-from gptcli.scoring.contamination import figures_by_group, item_text, overlaps
+from gptcli.scoring.contamination import Overlap, figures_by_group, item_text, overlaps
 
 WORDS = [f"word{chr(97 + number // 26)}{chr(97 + number % 26)}" for number in range(200)]
 KNOWN = " ".join(WORDS[:40])
@@ -39,14 +39,19 @@ TEXTS = [
 ]
 
 
+def states(overlap: Overlap) -> list[str]:
+    rows = zip(overlap.dirty, overlap.clean, overlap.untold, strict=True)
+    return ["dirty" if dirty else "clean" if clean else "untold" for dirty, clean, _ in rows]
+
+
 def test_items_are_dirty_clean_or_too_short_to_tell(index: NgramIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     found = overlaps(TEXTS, [index])
-    assert found.states == ["dirty", "clean", "untold", "untold", "dirty", "clean"]
+    assert states(found) == ["dirty", "clean", "untold", "untold", "dirty", "clean"]
     assert found.found.tolist() == [1, 0, 0, 0, 2, 0] and found.grams.tolist() == [1, 18, 0, 0, 12, 1]
     monkeypatch.setattr(contamination, "_CHARS", 50)  # hashed in several parts
     assert np.array_equal(overlaps(TEXTS, [index]).found, found.found)
-    assert overlaps(TEXTS, []).states == ["clean" if state == "dirty" else state for state in found.states]
-    assert overlaps([], [index]).states == []
+    assert states(overlaps(TEXTS, [])) == ["clean" if state == "dirty" else state for state in states(found)]
+    assert states(overlaps([], [index])) == []
 
 
 def test_figures_of_clean_and_dirty_items(index: NgramIndex) -> None:

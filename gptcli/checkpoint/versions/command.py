@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,12 +12,21 @@ Message = Annotated[str | None, typer.Option("--message", "-m", help="Why; kept 
 Alias = Annotated[str, typer.Argument(help="MODEL:ALIAS, or an alias of the project's own model.")]
 Bump = Annotated[
     str | None,
-    typer.Option(help="In place of VERSION: the one after the highest, by major, minor or patch.", show_default=False),
+    typer.Option(
+        help="In place of VERSION: the one after the highest release, by major, minor or patch.", show_default=False
+    ),
 ]
 Name = Annotated[
     str | None, typer.Option("--as", metavar="MODEL", help="Name (default: the project's).", show_default=False)
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Ask no network.")]
+
+
+def open_bar(label: str, total: float) -> Any:
+    """A bar of bytes, for the length of a `with` block."""
+    from gptcli.progress import Progress
+
+    return Progress().bar(label, total, "bytes")
 
 
 @shared_options(Place)
@@ -36,7 +45,8 @@ def tag(
 ) -> None:
     """Make a version of a checkpoint: models/MODEL/VERSION, never overwritten.
 
-    --bump counts on from the highest version, and from 0.0.0 where there is none; it makes a version at every call.
+    --bump counts on from the highest release, from the highest pre-release where there is no release, and from 0.0.0
+    where there is neither; it makes a version at every call.
 
     \b
     Examples:
@@ -153,7 +163,8 @@ def promote(
 @shared_options(Place)
 def log(
     name: Annotated[
-        str | None, typer.Argument(help="A model, MODEL:ALIAS or a run (default: all).", show_default=False)
+        str | None,
+        typer.Argument(help="A model, MODEL:ALIAS, MODEL:1.2.0 or a run (default: all).", show_default=False),
     ] = None,
     *,
     shared: Place,
@@ -175,7 +186,7 @@ def log(
     elif entries:
         print_columns(verb.HEADER, verb.table(entries))
     else:
-        print("nothing has been tagged or pruned yet: gptcli checkpoint tag RUN 0.1.0")
+        print(f"nothing{f' of {name}' if name else ''} has been tagged or pruned yet: gptcli checkpoint tag RUN 0.1.0")
 
 
 @shared_options(Place)
@@ -202,10 +213,8 @@ def push(
     from gptcli.artifacts.project import Project
     from gptcli.checkpoint import push as verb
     from gptcli.console import print_report
-    from gptcli.progress import Progress
 
-    project = Project.open(shared.project, shared.recipe)
-    report = verb.push(project, version, to, offline, lambda label, total: Progress().bar(label, total, "bytes"))
+    report = verb.push(Project.open(shared.project, shared.recipe), version, to, offline, open_bar)
     print_report(report, shared.as_json)
 
 
@@ -230,8 +239,6 @@ def pull(
     from gptcli.artifacts.project import Project
     from gptcli.checkpoint import pull as verb
     from gptcli.console import print_report
-    from gptcli.progress import Progress
 
-    project = Project.open(shared.project, shared.recipe)
-    report = verb.pull(project, source, name, offline, lambda label, total: Progress().bar(label, total, "bytes"))
+    report = verb.pull(Project.open(shared.project, shared.recipe), source, name, offline, open_bar)
     print_report(report, shared.as_json)

@@ -277,43 +277,43 @@ def step(
     mixed: Any,
     inner: Any,
     logits: Any,
+    lists: Any,
     own: Any,
     work: Any,
 ) -> None:
     """Carry x [M,H] (embedded tokens; changed) through all layers, and give logits [W,V] of the rows `wanted` [W].
 
+    Of the lists of work, numbered LISTS to a layer and one for the logits, those from lists[0] on and before lists[1].
     matrices [layers·PARTS + 1, 6], the head last; gains [layers + 1, 6], the final norm's last; values: scales,
     biases and gains, fp32; slots, positions [M]; runs: where each begins, and M; keys, cached: the cache, flat
-    [layers, slots, K, capacity, P]; own: this thread's scratch; work: zeroed counters, of this call alone.
+    [layers, slots, K, capacity, P]; own: this thread's scratch; work: counters, zero before the first list.
     """
     count, size, counters, epsilon = len(slots), shape[HIDDEN], work.ctypes.data, numbers[EPSILON]
-    norms = own[: count * size]
-    mine = own[count * size :]
+    norms, mine = own[: count * size], own[count * size :]
     place = norms.ctypes.data
     span = shape[SLOTS] * shape[KV_HEADS] * shape[CAPACITY] * shape[PADDED]
     tokens, buffers = (slots, positions, runs), (joined, queries, keys, cached, cos, sin)
-    for layer in range(shape[LAYERS] + 1):
+    for number in range(lists[0], lists[1]):  # one place calls each part, for that compiles sooner
+        layer, stage = number // LISTS, number % LISTS
         gain, final = gains[layer], layer == shape[LAYERS]
-        for stage in range(1 if final else LISTS):  # one place calls each part: what is inlined once compiles sooner
-            number = layer * LISTS + stage
-            rows, first, last, source, out = count, QUERY, OUTPUT, place, joined
-            if final:
-                rows, last, out = len(wanted), QUERY + 1, logits
-            if stage == MIXING:
-                _attention(gain, values, shape, numbers, tokens, layer * span, buffers, mixed, mine, counters, number)
-                continue
-            if stage == MIXED:
-                first, last, source, out = OUTPUT, GATE, mixed.ctypes.data, x
-            elif stage == NARROWING:
-                first, last, source, out = DOWN, PARTS, inner.ctypes.data, x
-            else:
-                second = 2 * int(stage == WIDENING)
-                for i in range(rows):
-                    line = x[wanted[i]] if final else x[i]
-                    into = norms[i * size : (i + 1) * size]
-                    norm_row(line, values, gain[second], gain[second + 1], shape, epsilon, into)
-            if stage == WIDENING:
-                _widen(matrices, layer, values, shape, place, count, inner, mine, counters, number)
-                continue
-            parts, adding = (layer * PARTS + first, layer * PARTS + last), stage != JOINING
-            _project(matrices, parts, values, source, rows, out, adding, mine, counters, number)
+        rows, first, last, source, out = count, QUERY, OUTPUT, place, joined
+        if final:
+            rows, last, out = len(wanted), QUERY + 1, logits
+        if stage == MIXING:
+            _attention(gain, values, shape, numbers, tokens, layer * span, buffers, mixed, mine, counters, number)
+            continue
+        if stage == MIXED:
+            first, last, source, out = OUTPUT, GATE, mixed.ctypes.data, x
+        elif stage == NARROWING:
+            first, last, source, out = DOWN, PARTS, inner.ctypes.data, x
+        else:
+            second = 2 * int(stage == WIDENING)
+            for i in range(rows):
+                line = x[wanted[i]] if final else x[i]
+                into = norms[i * size : (i + 1) * size]
+                norm_row(line, values, gain[second], gain[second + 1], shape, epsilon, into)
+        if stage == WIDENING:
+            _widen(matrices, layer, values, shape, place, count, inner, mine, counters, number)
+            continue
+        parts, adding = (layer * PARTS + first, layer * PARTS + last), stage != JOINING
+        _project(matrices, parts, values, source, rows, out, adding, mine, counters, number)

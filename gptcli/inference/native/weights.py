@@ -39,7 +39,8 @@ class Weights:
 
 
 class _Collector:
-    def __init__(self) -> None:
+    def __init__(self, turning: bool) -> None:
+        self._turning = turning
         self.held: list[Tensor] = []
         self.values: list[npt.NDArray[np.float32]] = []
         self.size = 0
@@ -55,10 +56,11 @@ class _Collector:
 
     def matrix(self, layer: Any) -> list[int]:
         """The row of `matrices` for a linear layer, an embedding or a head."""
-        weight, scale, bias = _parts(layer)
-        weight = weight.detach().contiguous()
-        self.held.append(weight)
+        weight, scale, bias = parts(layer)
         rows, columns = weight.shape
+        if self._turning or weight.is_contiguous():
+            weight = weight.detach().contiguous()
+        self.held.append(weight)
         return [weight.data_ptr(), _KINDS[weight.dtype], self.vector(scale), self.vector(bias), rows, columns]
 
     def slices(self, layer: Any, count: int) -> list[list[int]]:
@@ -72,7 +74,7 @@ class _Collector:
         ]
 
 
-def _parts(layer: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def parts(layer: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """A layer's matrix [out, in], its scales and its bias."""
     if isinstance(layer, Int8Linear | Int8Embedding):
         return layer.numbers, layer.scale, getattr(layer, "bias", None)
@@ -88,9 +90,12 @@ def _parts(layer: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
 
 
 @torch.no_grad()
-def collect(model: CausalLM) -> Weights:
-    """The weights of a model on the CPU, in float32, bfloat16 or int8."""
-    into = _Collector()
+def collect(model: CausalLM, *, turning: bool = True) -> Weights:
+    """The weights of a model on the CPU, in float32, bfloat16 or int8.
+
+    Without `turning`, matrices kept as [in, out] are not copied, and no product with them may be asked for.
+    """
+    into = _Collector(turning)
     matrices: list[list[int]] = []
     gains: list[list[int]] = []
     last: tuple[Tensor, Tensor | None]

@@ -125,7 +125,7 @@ class Classification(Task):
                 continue  # counted where the row is posed
         if len(found) < 2:
             raise SpecError(
-                f'labels = "auto", and the field {self.label} of the data holds '
+                f'{self.name}: labels = "auto", and the field {self.label} of the data holds '
                 + (f"nothing but {next(iter(found))!r}" if found else "no label"),
                 "set label to the field that holds the labels, or name them: labels = [...]",
             )

@@ -42,6 +42,16 @@ def read_task(path: Path) -> Task:
     return task if task.name else task.model_copy(update={"name": _name_of(path)})
 
 
+def is_task(path: Path) -> bool:
+    """Whether a file of a folder is meant as a task: a .toml with a kind, or one that can't be read."""
+    if path.suffix != ".toml":
+        return False
+    try:
+        return "kind" in tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return True
+
+
 def _kinds() -> dict[str, type[Task]]:
     return {str(task.model_fields["kind"].default): task for task in TASKS}
 
@@ -97,7 +107,11 @@ def task_inputs(
     """
 
     def found(typed: list[str]) -> list[SourceFile]:
-        return expand([_from_root(one, folder, root) for one in typed], root, cache, offline, say) if typed else []
+        try:
+            return expand([_from_root(one, folder, root) for one in typed], root, cache, offline, say) if typed else []
+        except SpecError as error:
+            hint = error.hint.replace("from the project", "from the task's own folder")
+            raise SpecError(f"{task.name}: {error.message}", hint) from error
 
     return TaskFiles(
         found(task.data), found(task.shots_data), {name: found(typed) for name, typed in task.parallel.items()}

@@ -17,6 +17,7 @@ from gptcli.scoring.tasks.task import Item, Task, Unposable
 __all__ = ["GROUP", "Answering", "run_task"]
 
 GROUP = 256  # items asked at once: what a stopped run has to ask again, at most
+MOST_REQUESTS = 4096  # of a group, which ends with the item that reaches it
 
 
 def run_task(
@@ -37,13 +38,14 @@ def run_task(
     """
     task = task.prepared(row.value for row in rows.items)
     posed: list[Item] = []
-    count = 0
+    count = requests = 0
     for item in _items(task, rows, posing):
         count += 1
+        requests += len(item.requests)
         posed.append(item)
-        if len(posed) == group:
+        if len(posed) == group or requests >= MOST_REQUESTS:
             yield _judged(task, posed, engine, known or {}, advance)
-            posed = []
+            posed, requests = [], 0
     if posed:
         yield _judged(task, posed, engine, known or {}, advance)
     if not count:

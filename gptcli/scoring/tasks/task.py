@@ -91,6 +91,9 @@ class Task(Spec):
         for key in ("shots_separator", "seed"):
             if key in self.model_fields_set and not self.shots:
                 raise SpecError(f"{key} is given, and shots = 0", f"set shots, or leave out {key}")
+        for key in ("delimiter", "shots_separator"):
+            if self.chat is True and key in self.model_fields_set:
+                raise SpecError(f"{key} is given, and chat = true: turns stand between texts", f"leave out {key}")
         if not all(name.strip() for name in (*self.columns, *self.parallel)):
             raise SpecError("a name of a field is empty", "name every field in columns and parallel")
         return self
