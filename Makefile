@@ -41,6 +41,7 @@ bench: setup
 	$(BIN)/python tests/bench/packing.py
 	$(BIN)/python tests/bench/pretrain_peers.py .bench
 	$(BIN)/python tests/bench/shakespeare.py .bench/shakespeare
+	$(BIN)/python tests/bench/eval_peers.py .bench/eval --limit 300
 	$(BIN)/python tests/bench/generate_peers.py .bench
 
 # Uses the Python, and the torch, that are there: CUDA builds differ from machine to machine.

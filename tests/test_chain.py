@@ -114,7 +114,7 @@ def test_eval_gives_the_loss_that_training_saw(chain):
     assert figures["loss"] == pytest.approx(seen["val_loss"], abs=2e-6)
     assert figures["bits_per_byte"] == pytest.approx(seen["val_bits_per_byte"], abs=2e-6)
     report = json.loads((chain.root / "evals/base/report.json").read_text())
-    assert report["loss"] == figures["loss"]
+    assert report["figures"]["loss"] == figures["loss"]
 
 
 def test_transformers_opens_every_checkpoint_and_the_export(chain):
@@ -184,7 +184,7 @@ def test_checkpoint_verbs(copied, gptcli):
         checkpoints(copied / "runs/base")[18] / "model.safetensors"
     )
     measured = gptcli(copied, "eval", "small:0.1.0", "--set", "dtype=float32", "--json", expect=0).figures
-    assert measured["loss"] == json.loads((copied / "evals/base/report.json").read_text())["loss"]
+    assert measured["loss"] == json.loads((copied / "evals/base/report.json").read_text())["figures"]["loss"]
     gptcli(copied, "checkpoint", "tag", "base@15", "0.1.0", "--as", "small").failed(3, "0.1.0")
 
 

@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ FLOORS = (
 )
 
 
+@cache
 def modules() -> dict[str, Path]:
     found = {}
     for path in sorted(HOUSE.rglob("*.py")):
