@@ -26,6 +26,7 @@ PEER = Path(os.environ.get("GPTCLI_PEERS", ".bench")).resolve() / "lmeval" / "bi
 STAGE = "eval beside its peers"
 WANTED = 5  # times as fast
 SMALL = "stories260K-hf"
+LONGEST = 600  # characters of a choice: the peer refuses one that is longer than the context, 512 tokens
 TASKS = ("blimp", "arc_easy", "piqa", "copa")
 YAML = """task: bench_{name}
 dataset_path: json
@@ -73,6 +74,7 @@ def prepare(directory: Path, tasks: list[str], limit: int) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for task in tasks:
         found, file = rows(task), directory / f"{task}.jsonl"
+        found = [row for row in found if max(map(len, row["choices"])) <= LONGEST]
         # Of BLiMP's files some of each.
         step = max(len(found) // limit, 1) if limit else 1
         kept = found[::step][: limit or None]
